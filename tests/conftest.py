@@ -1,0 +1,39 @@
+"""Eight simulated devices, strict JAX, and the real assets."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tests fork
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from xtoken_jax.errors import XTokenError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="session")
+def asset():
+    """A function from an asset's name to its directory; skips, or fails on CI, without it."""
+
+    def get(name: str) -> Path:
+        from xtoken_jax.text.assets import fetch
+
+        try:
+            return fetch(name)
+        except XTokenError as error:
+            if os.environ.get("XTOKEN_REQUIRE_ASSETS") == "1":
+                pytest.fail(f"asset {name} is required here: {error}")
+            pytest.skip(f"asset {name} cannot be fetched: {error}")
+
+    return get

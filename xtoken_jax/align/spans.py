@@ -1,0 +1,92 @@
+"""Alignments: chunks, gaps, and what must hold of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xtoken_jax.text import ByteTokenizer, Encoded
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Chunks of a batch of texts, end to end in one array.
+
+    Attributes:
+        chunks_N4: int64 `[N, 4]`, rows `(a, b, c, d)`: student tokens `a:b` and teacher tokens
+            `c:d` of one text decode to the same bytes. Indices count within the text.
+        offsets_B: int64 `[B + 1]`; text `i` owns `chunks_N4[offsets_B[i]:offsets_B[i + 1]]`.
+        student_lengths_B: Student tokens of each text.
+        teacher_lengths_B: Teacher tokens of each text.
+    """
+
+    chunks_N4: np.ndarray
+    offsets_B: np.ndarray
+    student_lengths_B: np.ndarray
+    teacher_lengths_B: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self.offsets_B) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The chunks of one text, `[n, 4]`."""
+        return self.chunks_N4[self.offsets_B[index] : self.offsets_B[index + 1]]
+
+    def gaps(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the student's and the teacher's tokens of one text that are in no chunk."""
+        chunks = self[index]
+        lengths = (self.student_lengths_B[index], self.teacher_lengths_B[index])
+        return _outside(chunks[:, :2], lengths[0]), _outside(chunks[:, 2:], lengths[1])
+
+
+def _outside(spans_N2: np.ndarray, length: int) -> np.ndarray:
+    depth = np.zeros(length + 1, np.int64)
+    np.add.at(depth, spans_N2[:, 0], 1)
+    np.add.at(depth, spans_N2[:, 1], -1)
+    return np.flatnonzero(np.cumsum(depth)[:length] == 0)
+
+
+def scored(chunks_N4: np.ndarray) -> np.ndarray:
+    """True for chunks that both models predict: neither begins at the first position."""
+    return (chunks_N4[:, 0] >= 1) & (chunks_N4[:, 2] >= 1)
+
+
+def validate(
+    alignment: Alignment,
+    student: Encoded,
+    teacher: Encoded,
+    student_tokenizer: ByteTokenizer,
+    teacher_tokenizer: ByteTokenizer,
+) -> None:
+    """Check the invariants, byte by byte: slow, for tests and for doubt.
+
+    Raises:
+        ValueError: a chunk is empty, out of order, overlapping, not minimal, or its two sides
+            spell different bytes.
+    """
+    sides = ((student, student_tokenizer), (teacher, teacher_tokenizer))
+    for index in range(len(alignment)):
+        chunks = alignment[index]
+        if (chunks[:, 0] >= chunks[:, 1]).any() or (chunks[:, 2] >= chunks[:, 3]).any():
+            raise ValueError(f"chunks of text {index} must not be empty")
+        if (chunks[1:, 0] < chunks[:-1, 1]).any() or (chunks[1:, 2] < chunks[:-1, 3]).any():
+            raise ValueError(f"chunks of text {index} must be ordered and disjoint")
+        contents = [_contents(*side, index) for side in sides]
+        for a, b, c, d in chunks.tolist():
+            _validate_chunk(contents[0][a:b], contents[1][c:d], f"text {index}, {(a, b, c, d)}")
+
+
+def _validate_chunk(student: list[bytes], teacher: list[bytes], place: str) -> None:
+    if b"".join(student) != b"".join(teacher):
+        raise ValueError(f"chunk must spell the same bytes on both sides: {place}")
+    cuts = [{len(b"".join(side[:i])) for i in range(1, len(side))} for side in (student, teacher)]
+    if cuts[0] & cuts[1]:
+        raise ValueError(f"chunk must have no common cut inside: {place}")
+
+
+def _contents(encoded: Encoded, tokenizer: ByteTokenizer, index: int) -> list[bytes]:
+    contents = [tokenizer.token_bytes[id] for id in encoded[index]]
+    for prefixed in encoded.prefixed_N - encoded.offsets_B[index]:
+        if 0 <= prefixed < len(contents):
+            contents[prefixed] = contents[prefixed][1:]
+    return contents

@@ -1,0 +1,117 @@
+"""W on disk: safetensors, with what it was built from in the metadata."""
+
+import importlib.metadata
+import json
+import os
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from xtoken_jax.errors import XTokenError
+from xtoken_jax.projection.build import Projection
+from xtoken_jax.text import ByteTokenizer
+
+_ROW_SUM_TOLERANCE = 1e-5
+
+
+def save_projection(projection: Projection, path: str | Path) -> None:
+    """Write W whole or not at all; two equal matrices from one command give equal bytes."""
+    path = Path(path)
+    metadata = {
+        "format": "xtoken-projection",
+        "student_fingerprint": projection.student_fingerprint,
+        "teacher_fingerprint": projection.teacher_fingerprint,
+        "num_student_tokens": str(projection.num_student_tokens),
+        "num_teacher_tokens": str(projection.num_teacher_tokens),
+        "options": json.dumps(projection.options, sort_keys=True),
+        "version": importlib.metadata.version("xtoken_jax"),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    tensors = {"ids_VK": projection.ids_VK, "weights_VK": projection.weights_VK}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        try:
+            file.write(save(tensors, metadata=metadata))
+            file.flush()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def load_projection(
+    path: str | Path,
+    *,
+    student: ByteTokenizer | None = None,
+    teacher: ByteTokenizer | None = None,
+) -> Projection:
+    """Read W and check it.
+
+    Args:
+        path: What `save_projection` wrote.
+        student: If given, W must have been built for this tokenizer.
+        teacher: Likewise.
+    Raises:
+        XTokenError: the file is missing, damaged, not a projection, or for other tokenizers.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise XTokenError(f"{path} does not exist; `xtoken project` writes it") from error
+    except (OSError, SafetensorError) as error:
+        raise XTokenError(f"{path} must be a whole safetensors file, got: {error}") from error
+    try:
+        projection = Projection(
+            tensors["ids_VK"],
+            tensors["weights_VK"],
+            num_student_tokens=int(metadata["num_student_tokens"]),
+            num_teacher_tokens=int(metadata["num_teacher_tokens"]),
+            student_fingerprint=metadata["student_fingerprint"],
+            teacher_fingerprint=metadata["teacher_fingerprint"],
+            options=json.loads(metadata["options"]),
+        )
+    except KeyError as error:
+        raise XTokenError(f"{path} must be a projection, but {error} is missing in it") from error
+    _check(projection, path)
+    for side, tokenizer in (("student", student), ("teacher", teacher)):
+        if tokenizer is not None:
+            _check_fingerprint(projection, side, tokenizer, path)
+    return projection
+
+
+def _check(projection: Projection, path: Path) -> None:
+    ids_VK, weights_VK = projection.ids_VK, projection.weights_VK
+    if ids_VK.shape != weights_VK.shape or len(ids_VK) != projection.num_student_tokens:
+        raise XTokenError(
+            f"{path}: ids and weights must both have {projection.num_student_tokens} rows, "
+            f"got shapes {ids_VK.shape} and {weights_VK.shape}"
+        )
+    if ids_VK.min() < -1 or ids_VK.max() >= projection.num_teacher_tokens:
+        raise XTokenError(
+            f"{path}: teacher ids must be in [-1, {projection.num_teacher_tokens}), "
+            f"got {ids_VK.min()} to {ids_VK.max()}"
+        )
+    sums_V = weights_VK.sum(axis=1, dtype=np.float64)
+    wrong_V = np.abs(sums_V - (ids_VK >= 0).any(axis=1)) > _ROW_SUM_TOLERANCE
+    if wrong_V.any() or (weights_VK < 0).any():
+        row = int(np.argmax(wrong_V))
+        raise XTokenError(f"{path}: rows must sum to 1, got {sums_V[row]} in row {row}")
+
+
+def _check_fingerprint(
+    projection: Projection, side: str, tokenizer: ByteTokenizer, path: Path
+) -> None:
+    stored = getattr(projection, f"{side}_fingerprint")
+    if stored != tokenizer.fingerprint:
+        raise XTokenError(
+            f"{path} was built for another {side} tokenizer ({stored[:12]}) than "
+            f"{tokenizer.name} ({tokenizer.fingerprint[:12]}); build it again with `xtoken project`"
+        )

@@ -1,0 +1,198 @@
+"""A Hugging Face fast tokenizer that answers in bytes."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from xtoken_jax.errors import XTokenError
+from xtoken_jax.text.pieces import PieceCodec
+from xtoken_jax.text.references import resolve
+from xtoken_jax.text.roles import Role, roles_of_control_tokens
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of a batch of texts, end to end in one array.
+
+    Attributes:
+        ids_N: int32, all tokens.
+        offsets_B: int64, `[B + 1]`; text `i` owns `ids_N[offsets_B[i]:offsets_B[i + 1]]`.
+        prefixed_N: Indices into `ids_N` of tokens that begin with a space that the tokenizer
+            put there and the text does not have (at most one a text).
+    """
+
+    ids_N: np.ndarray
+    offsets_B: np.ndarray
+    prefixed_N: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self.offsets_B) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The ids of one text."""
+        return self.ids_N[self.offsets_B[index] : self.offsets_B[index + 1]]
+
+
+class ByteTokenizer:
+    """Wraps a fast tokenizer; `token_bytes[id]` is what a token adds to the decoded text.
+
+    Control tokens (special added tokens) contribute `b""` and have roles. Text never makes
+    control tokens: `encode("<|eot_id|>")` gives the ordinary tokens of those characters.
+
+    Attributes:
+        num_tokens: One past the largest id; a model's padded `vocab_size` may be larger.
+        token_bytes: Bytes of each id; `b""` for control tokens and for ids without a token.
+        roles: Roles of each control token, by id.
+        bos_id: The token that the tokenizer itself puts before a text, or None.
+        eos_id: The declared end of a document, or None.
+        fingerprint: SHA-256 of all that decides tokenisation, in hexadecimal.
+    """
+
+    def __init__(self, serialised: str, declared: Mapping[str, str], *, name: str) -> None:
+        tokenizer = Tokenizer.from_str(serialised)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        adds_bos = tokenizer.encode("", add_special_tokens=True).ids
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self.name = name
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        added = tokenizer.get_added_tokens_decoder()
+        control = {token.content: id for id, token in added.items() if token.special}
+        self.num_tokens = max(vocabulary.values()) + 1
+        self.roles: dict[int, Role] = roles_of_control_tokens(control, declared)
+        parsed = json.loads(serialised)
+        self._codec = PieceCodec.of(parsed, tokenizer)
+        self.token_bytes = self._token_bytes(vocabulary, added)
+        self.bos_id = adds_bos[0] if adds_bos and self.roles.get(adds_bos[0]) else None
+        self.eos_id = control.get(declared.get("eos_token", ""))
+        self.fingerprint = _fingerprint(parsed, declared)
+
+    @classmethod
+    def load(cls, reference: str | Path) -> "ByteTokenizer":
+        """Load from a local directory, `asset:NAME` or a hub id.
+
+        Raises:
+            XTokenError: there is no readable `tokenizer.json`.
+        """
+        directory = resolve(str(reference))
+        path = directory / "tokenizer.json"
+        if not path.is_file():
+            raise XTokenError(
+                f"`{reference}` must be a fast tokenizer, but has no tokenizer.json; "
+                "save it once with transformers' AutoTokenizer(..., use_fast=True).save_pretrained"
+            )
+        try:
+            return cls(path.read_text(), _declared_tokens(directory), name=str(reference))
+        except XTokenError as error:
+            raise XTokenError(f"`{reference}`: {error}") from error
+        except Exception as error:  # the Rust library raises bare Exception
+            raise XTokenError(f"{path} is not a tokenizer file: {error}") from error
+
+    def _token_bytes(self, vocabulary: Mapping[str, int], added: Mapping[int, Any]) -> list[bytes]:
+        token_bytes = [b""] * self.num_tokens
+        for piece, id in vocabulary.items():
+            if id in added:
+                # Added but not special: stands for its own characters in the decoded text.
+                token_bytes[id] = b"" if added[id].special else added[id].content.encode()
+            else:
+                token_bytes[id] = self._codec.to_bytes(piece)
+        return token_bytes
+
+    def encode(self, texts: Sequence[str], *, bos: bool = False, eos: bool = False) -> Encoded:
+        """Tokenise a batch.
+
+        Args:
+            texts: Each is one document; control tokens spelled in it stay ordinary text.
+            bos: Begin each with `bos_id`, where the tokenizer has one.
+            eos: End each with `eos_id`, where the tokenizer has one.
+        """
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        head = [self.bos_id] if bos and self.bos_id is not None else []
+        tail = [self.eos_id] if eos and self.eos_id is not None else []
+        rows = [np.array([*head, *e.ids, *tail], np.int32) for e in encodings]
+        offsets_B = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets_B[1:])
+        prefixed = [
+            offsets_B[i] + len(head)
+            for i, text in enumerate(texts)
+            if self._codec.adds_space(text)
+            and len(rows[i]) > len(head) + len(tail)
+            and self.token_bytes[rows[i][len(head)]].startswith(b" ")
+        ]
+        ids_N = np.concatenate(rows) if rows else np.zeros(0, np.int32)
+        return Encoded(ids_N, offsets_B, np.array(prefixed, np.int64))
+
+    def pieces(self, contents: Sequence[bytes]) -> list[list[int]]:
+        """Tokenise byte strings, valid UTF-8 or not, each as if inside a text.
+
+        Returns:
+            Ids whose bytes concatenate to exactly the input; an empty list where the
+            vocabulary cannot spell it.
+        """
+        results = self._codec.encode_isolated(contents)
+        return [
+            ids if self.bytes_of(ids) == content else self._spelled(content)
+            for ids, content in zip(results, contents, strict=True)
+        ]
+
+    def _spelled(self, content: bytes) -> list[int]:
+        ids = self._codec.encode_raw(content)
+        return ids if self.bytes_of(ids) == content else []
+
+    def bytes_of(self, ids: Sequence[int] | np.ndarray) -> bytes:
+        """The bytes that tokens contribute, a tokenizer's prefix space included."""
+        return b"".join([self.token_bytes[id] for id in ids])
+
+    @functools.cached_property
+    def id_of_bytes(self) -> dict[bytes, int]:
+        """The canonical token of a byte string: where several spell it, the one emitted."""
+        by_bytes: dict[bytes, list[int]] = {}
+        for id, content in enumerate(self.token_bytes):
+            if content:
+                by_bytes.setdefault(content, []).append(id)
+        doubled = [content for content, ids in by_bytes.items() if len(ids) > 1]
+        emitted = dict(zip(doubled, self.pieces(doubled), strict=True))
+        return {
+            content: emitted[content][0] if len(emitted.get(content, ())) == 1 else ids[0]
+            for content, ids in by_bytes.items()
+        }
+
+    @functools.cached_property
+    def id_of_role(self) -> dict[Role, int]:
+        """One token for each role: the declared eos, else the lowest id that has the role."""
+        ids: dict[Role, int] = {}
+        for id in sorted(self.roles):
+            for role in self.roles[id]:
+                ids.setdefault(role, id)
+        if self.eos_id is not None:
+            ids[Role.EOS] = self.eos_id
+        return ids
+
+
+def _fingerprint(parsed: Mapping[str, Any], declared: Mapping[str, str]) -> str:
+    # Parsed and sorted, so that a file written again by another library version is the same.
+    deciding = {key: parsed[key] for key in sorted(parsed.keys() - {"padding", "truncation"})}
+    identity = json.dumps([deciding, dict(declared)], sort_keys=True)
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def _declared_tokens(directory: Path) -> dict[str, str]:
+    """bos, eos, pad and unk as `tokenizer_config.json` (or `special_tokens_map.json`) says."""
+    declared = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = directory / name
+        if not path.is_file():
+            continue
+        for field, value in json.loads(path.read_text()).items():
+            if field in ("bos_token", "eos_token", "pad_token", "unk_token") and value:
+                declared[field] = value["content"] if isinstance(value, dict) else value
+    return declared

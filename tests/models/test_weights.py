@@ -1,0 +1,223 @@
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from xtoken_jax.errors import XTokenError
+from xtoken_jax.models.sharding import batch_sharding
+from xtoken_jax.models.weights import load_model, save_model
+
+EVERY_TENSOR = {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
+
+
+@pytest.fixture
+def saved(tiny_decoder, tmp_path):
+    """A random model and the directory it was saved to."""
+
+    def make(**changes):
+        model = tiny_decoder(**changes)
+        save_model(model, tmp_path / "model")
+        return model, tmp_path / "model"
+
+    return make
+
+
+def assert_equal_parameters(model, other):
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(model), nnx.state(other))
+
+
+def rewrite(directory, change):
+    """Apply `change` to the dict of tensors in a model directory."""
+    tensors = load_file(directory / "model.safetensors")
+    change(tensors)
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("changes", [EVERY_TENSOR, {}], ids=["every tensor", "tied"])
+def test_export_and_reload_are_bit_equal(saved, changes):
+    model, directory = saved(**changes)
+    loaded = load_model(directory)
+    assert loaded.architecture == model.architecture
+    assert_equal_parameters(model, loaded)
+
+
+def test_mesh_shards_pads_and_exports_the_same(saved, tmp_path, mesh_222, batch, logits_of):
+    model, directory = saved(**EVERY_TENSOR)
+    sharded = load_model(directory, mesh=mesh_222)
+    assert sharded.unembedding_VD.shape == (66, 32)
+    assert sharded.unembedding_VD.sharding.shard_shape((66, 32)) == (33, 16)
+    assert sharded.layers.down_FD[...].sharding.shard_shape((3, 48, 32)) == (3, 24, 16)
+    with jax.set_mesh(mesh_222):
+        logits_BSV = logits_of(sharded, *jax.device_put(batch, batch_sharding(mesh_222)))
+    np.testing.assert_allclose(logits_BSV, logits_of(model, *batch), rtol=1e-4, atol=1e-4)
+    save_model(sharded, tmp_path / "again")
+    assert_equal_parameters(model, load_model(tmp_path / "again"))
+
+
+def test_transformers_loads_an_export(saved, torch, logits_of, batch):
+    from transformers import AutoModelForCausalLM
+
+    model, directory = saved(**EVERY_TENSOR, head_dim=16, eos_token_id=[5, 6])
+    reference = AutoModelForCausalLM.from_pretrained(directory)
+    assert reference.generation_config.eos_token_id == [5, 6]
+    with safe_open(directory / "model.safetensors", framework="numpy") as file:
+        assert file.metadata() == {"format": "pt"}  # transformers 4 asks for it
+    ids_BS, positions_BS, _ = batch
+    with torch.no_grad():
+        expected_BSV = reference(torch.tensor(np.asarray(ids_BS))).logits.numpy()
+    logits_BSV = logits_of(model, ids_BS, positions_BS, jnp.ones_like(ids_BS))
+    np.testing.assert_allclose(logits_BSV, expected_BSV, rtol=1e-4, atol=1e-4)
+
+
+def test_tokenizer_files_travel(tiny_decoder, tmp_path):
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text("{}")
+    (tmp_path / "tokenizer" / "notes.txt").write_text("not a tokenizer file")
+    save_model(tiny_decoder(), tmp_path / "model", tokenizer_dir=tmp_path / "tokenizer")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+
+
+@pytest.mark.parametrize("file_dtype", [ml_dtypes.bfloat16, np.float16])
+def test_half_precision_files(saved, file_dtype):
+    model, directory = saved()
+
+    def halve(tensors):
+        tensors.update({key: tensor.astype(file_dtype) for key, tensor in tensors.items()})
+
+    rewrite(directory, halve)
+    loaded = load_model(directory)
+    expected = np.asarray(model.layers.up_DF[...]).astype(file_dtype).astype(np.float32)
+    np.testing.assert_array_equal(loaded.layers.up_DF[...], expected)
+    half = load_model(directory, param_dtype=jnp.bfloat16)
+    assert half.embedding_VD[...].dtype == jnp.bfloat16
+
+
+def test_half_precision_export(saved, tmp_path):
+    _, directory = saved()
+    half = load_model(directory, param_dtype=jnp.bfloat16)
+    save_model(half, tmp_path / "half")
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
+    assert_equal_parameters(half, load_model(tmp_path / "half", param_dtype=jnp.bfloat16))
+
+
+def split_into_two_files(directory):
+    tensors = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    weight_map = {key: f"model-{i % 2}.safetensors" for i, key in enumerate(sorted(tensors))}
+    for name in set(weight_map.values()):
+        part = {key: tensors[key] for key, file in weight_map.items() if file == name}
+        save_file(part, directory / name)
+    index = directory / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+
+
+def test_indexed_files(saved):
+    model, directory = saved()
+    split_into_two_files(directory)
+    assert_equal_parameters(model, load_model(directory))
+    (directory / "model-1.safetensors").unlink()
+    with pytest.raises(XTokenError, match=r"index\.json: .*model-1\.safetensors"):
+        load_model(directory)
+
+
+def test_some_layers(saved):
+    model, directory = saved(attention_bias=True)
+    student = load_model(directory, layers=[2, 0])
+    assert student.architecture.num_layers == 2
+    for name in ("query_DHE", "ffn_norm_D", "key_bias_GE"):
+        whole_L, chosen_L = (getattr(side.layers, name)[...] for side in (model, student))
+        np.testing.assert_array_equal(chosen_L, whole_L[np.asarray([2, 0])])
+    for layers in ([], [3], [-1]):
+        with pytest.raises(XTokenError, match=r"`layers` must name some of the layers 0\.\.2"):
+            load_model(directory, layers=layers)
+
+
+def test_bad_tensors_are_named_at_once(saved):
+    _, directory = saved()
+
+    def spoil(tensors):
+        del tensors["model.norm.weight"]
+        del tensors["model.layers.1.mlp.up_proj.weight"]
+        tensors["model.layers.3.mlp.up_proj.weight"] = np.zeros((48, 32), np.float32)
+        tensors["model.embed_tokens.weight"] = np.zeros((64, 32), np.float32)
+
+    rewrite(directory, spoil)
+    with pytest.raises(XTokenError) as caught:
+        load_model(directory)
+    message = str(caught.value)
+    assert "4 bad tensors" in message
+    assert "missing `model.norm.weight`" in message
+    assert "missing `model.layers.1.mlp.up_proj.weight`" in message
+    assert "unexpected `model.layers.3.mlp.up_proj.weight`" in message
+    assert "`model.embed_tokens.weight` must have shape [65, 32], got [64, 32]" in message
+
+
+def test_tied_head_in_the_file_must_be_the_embedding(saved):
+    model, directory = saved()
+
+    def repeat(tensors):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+        tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(4, np.float32)
+
+    def differ(tensors):
+        tensors["lm_head.weight"] = tensors["lm_head.weight"] + 1
+
+    rewrite(directory, repeat)
+    assert_equal_parameters(model, load_model(directory))
+    rewrite(directory, differ)
+    with pytest.raises(XTokenError, match=r"unexpected `lm_head\.weight`"):
+        load_model(directory)
+
+
+def test_directories_that_hold_no_model(saved, tmp_path):
+    _, directory = saved()
+    with pytest.raises(XTokenError, match="absent: no such directory; name a Hugging Face"):
+        load_model(tmp_path / "absent")
+    (directory / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0broken")
+    with pytest.raises(XTokenError, match=r"model\.safetensors: is not a readable safetensors"):
+        load_model(directory)
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(XTokenError, match="has no safetensors weights"):
+        load_model(directory)
+    (directory / "config.json").write_text("{")
+    with pytest.raises(XTokenError, match=r"config\.json: must be JSON"):
+        load_model(directory)
+    (directory / "config.json").unlink()
+    with pytest.raises(XTokenError, match=r"model: has no config\.json"):
+        load_model(directory)
+
+
+def test_a_failed_save_leaves_the_earlier_model(saved, tiny_decoder, tmp_path):
+    model, directory = saved()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(XTokenError, match="has no tokenizer files"):
+        save_model(tiny_decoder(mlp_bias=True), directory, tokenizer_dir=tmp_path / "empty")
+    assert_equal_parameters(model, load_model(directory))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "model"]
+
+
+def test_saving_replaces_a_model_and_nothing_else(saved, tiny_decoder):
+    _, directory = saved()
+    other = tiny_decoder(mlp_bias=True)
+    save_model(other, directory)
+    assert_equal_parameters(other, load_model(directory))
+    (directory / "thesis.txt").write_text("three years")
+    with pytest.raises(XTokenError, match=r"holds thesis\.txt"):
+        save_model(other, directory)
+    assert (directory / "thesis.txt").read_text() == "three years"
+    shutil.rmtree(directory)
+    directory.write_text("a file")
+    with pytest.raises(XTokenError, match="model: must be free, empty or a model directory"):
+        save_model(other, directory)

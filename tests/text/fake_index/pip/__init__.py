@@ -1,0 +1,1 @@
+"""Stands in front of the real pip on PYTHONPATH: see `__main__`."""

@@ -1,0 +1,1 @@
+"""From texts to aligned, packed batches in a reproducible order."""

@@ -1,0 +1,1 @@
+"""Flax NNX decoders, Hugging Face weights in and out, vocabulary transplant."""

@@ -1,0 +1,1 @@
+"""Mesh, optimiser, step, checkpoints and the loop."""

@@ -1,0 +1,276 @@
+"""Every setting of an experiment, with its default: the only place that has any.
+
+A config is a YAML file of these fields. Values are checked here, against each other too, so that
+nothing below this layer meets a setting that cannot work.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from xtoken_jax.errors import UsageError
+from xtoken_jax.losses import ChunkMerge
+from xtoken_jax.projection import LongPieces
+
+Positive = Annotated[int, Field(gt=0)]
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Section:
+    """A part of a config; a key that is not a field is an error."""
+
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherConfig(_Section):
+    """The frozen teacher."""
+
+    model: str
+    """Local directory, `asset:NAME` or hub id."""
+    dtype: Dtype = "bfloat16"
+    """Of its parameters and activations."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudentConfig(_Section):
+    """The student, and the vocabulary that it is to have."""
+
+    model: str
+    """Local directory, `asset:NAME` or hub id of the body."""
+    tokenizer: str | None = None
+    """Transplant this tokenizer's vocabulary onto the body; None keeps the model's own."""
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Layers of the body to keep, in order; None keeps all."""
+    dtype: Dtype = "bfloat16"
+    """Of activations; parameters and optimiser state are float32."""
+    remat: Literal["none", "dots", "full"] = "dots"
+    """What the backward pass computes again instead of keeping."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProjectionConfig(_Section):
+    """W."""
+
+    path: str | None = None
+    """A file from `xtoken project`; None builds W when the run starts."""
+    beta: Annotated[float, Field(gt=0)] = 0.9
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.1
+    max_pieces: Positive = 4
+    long_pieces: LongPieces = "truncate"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig(_Section):
+    """What is minimised."""
+
+    distillation: Literal["p_kl", "none"] = "p_kl"
+    """`none` trains on cross-entropy alone."""
+    chunk_merge: ChunkMerge = "chain_rule"
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    scaling: Literal["dynamic", "fixed"] = "dynamic"
+    """`dynamic` brings the distillation loss to the size of cross-entropy at every step."""
+    distillation_weight: Annotated[float, Field(ge=0)] = 1.0
+    """With `fixed` scaling."""
+    cross_entropy_weight: Annotated[float, Field(ge=0)] = 1.0
+    """With `fixed` scaling."""
+    block_tokens: Positive = 4096
+    """Student positions whose logits exist at once, over the global batch."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceConfig(_Section):
+    """One source of texts."""
+
+    kind: Literal["text", "jsonl", "gsm_symbolic", "python_docs"]
+    path: str | None = None
+    """Glob of files, for `text` and `jsonl`."""
+    field: str = "text"
+    """Field that holds the text, for `jsonl`."""
+    size: Positive = 1000
+    """Problems to generate, for `gsm_symbolic`."""
+    seed: int = 0
+    """Of the generator, for `gsm_symbolic`."""
+    max_bytes: Positive = 600
+    """Longest passage, for `python_docs`."""
+    part: Literal["all", "train", "heldout"] = "all"
+    """`heldout` is every 20th document, `train` the others."""
+
+    def __post_init__(self) -> None:
+        """A file source needs a path, and a generator cannot use one."""
+        if (self.kind in ("text", "jsonl")) != (self.path is not None):
+            need = "must be given" if self.path is None else "must not be given"
+            raise ValueError(f"`path` {need} for a source of kind {self.kind}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig(_Section):
+    """What is trained on, and in which shape."""
+
+    train: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    batch_size: Positive = 8
+    """Rows of a batch, over all devices; documents are packed into rows."""
+    student_length: Annotated[int, Field(ge=2)] = 1024
+    """Student tokens a row."""
+    teacher_length: Annotated[int, Field(ge=2)] = 1024
+    """Teacher tokens a row."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimConfig(_Section):
+    """AdamW with linear warm-up and cosine decay."""
+
+    steps: Positive = 1000
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """At the last step, as a fraction of `learning_rate`."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    b1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    b2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Largest global gradient norm."""
+
+    def __post_init__(self) -> None:
+        """The warm-up must end before the run does."""
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"`warmup_steps` must be below `steps` ({self.steps}), got {self.warmup_steps}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig(_Section):
+    """Devices along each axis."""
+
+    data: Positive = 1
+    fsdp: Positive = 1
+    tensor: Positive = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig(_Section):
+    """When the state is saved; the last step always is."""
+
+    every_steps: Positive = 500
+    keep: Positive = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(_Section):
+    """Held-out texts, read before the first step and after the last; none skips both."""
+
+    sources: tuple[SourceConfig, ...] = ()
+    max_documents: Positive = 64
+    """Of each source, its first ones."""
+    batch_size: Positive = 8
+    length: Annotated[int, Field(ge=2)] = 1024
+    """Tokens of a text that are read."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExperimentConfig(_Section):
+    """A distillation run."""
+
+    run_dir: str
+    """Directory of the run: checkpoints, metrics, figures, and the exported student."""
+    teacher: TeacherConfig
+    student: StudentConfig
+    data: DataConfig
+    projection: ProjectionConfig = ProjectionConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    mesh: MeshConfig = MeshConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: int = 0
+    """Of the order of the data."""
+
+    def __post_init__(self) -> None:
+        """The batch must split over the mesh."""
+        shards = self.mesh.data * self.mesh.fsdp
+        for name, section in (("data", self.data), ("evaluation", self.evaluation)):
+            if section.batch_size % shards:
+                raise ValueError(
+                    f"`{name}.batch_size` must be a multiple of mesh.data x mesh.fsdp "
+                    f"({shards}), got {section.batch_size}"
+                )
+
+
+# What may differ between a checkpoint and the run that resumes it: none of it changes the losses.
+_FREE_ON_RESUME = ("run_dir", "mesh", "checkpoint", "evaluation")
+
+
+def load_config(path: str | Path) -> ExperimentConfig:
+    """Read and check a YAML config.
+
+    Raises:
+        UsageError: the file is missing, not YAML, or has an unknown key or a bad value; one line
+            for each, with the field, what is allowed and what was found.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise UsageError(f"config {path} does not exist") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        summary = " ".join(str(error).split())
+        raise UsageError(f"config {path} must be a YAML file, got: {summary}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"config {path} must be a mapping of fields, got {content!r:.60}")
+    return check_config(content, name=str(path))
+
+
+def check_config(content: Mapping[str, Any], *, name: str) -> ExperimentConfig:
+    """Check parsed YAML; raises as `load_config` does."""
+    try:
+        adapter = pydantic.TypeAdapter(ExperimentConfig)
+        return adapter.validate_python(dict(content))
+    except pydantic.ValidationError as error:
+        problems = "; ".join(_problem(detail) for detail in error.errors())
+        raise UsageError(f"{name}: {problems}") from error
+
+
+def _problem(detail: Any) -> str:
+    field = ".".join(map(str, detail["loc"])) or "config"
+    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"`{field}` is not a field"
+    message = detail["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if detail["type"] in ("value_error", "missing_argument", "missing"):
+        return f"`{field}`: {message}"
+    return f"`{field}`: {message}, got {detail['input']!r:.80}"
+
+
+def to_dict(config: ExperimentConfig) -> dict[str, Any]:
+    """The config as plain values, every default written out."""
+    return cast(
+        dict[str, Any], pydantic.TypeAdapter(ExperimentConfig).dump_python(config, mode="json")
+    )
+
+
+def differences(saved: Mapping[str, Any], config: ExperimentConfig) -> list[str]:
+    """What stands between a checkpoint's config and this one, as `field: saved -> now` lines."""
+    before = _flat({k: v for k, v in saved.items() if k not in _FREE_ON_RESUME})
+    now = _flat({k: v for k, v in to_dict(config).items() if k not in _FREE_ON_RESUME})
+    return [
+        f"{field}: {before.get(field)} -> {now.get(field)}"
+        for field in sorted(before.keys() | now.keys())
+        if before.get(field) != now.get(field)
+    ]
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,165 @@
+"""All that a run needs before its first step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from xtoken_jax.config import ExperimentConfig, SourceConfig
+from xtoken_jax.data import Document, Example, make_examples
+from xtoken_jax.data import sources as sources_of
+from xtoken_jax.errors import XTokenError
+from xtoken_jax.evaluate import fitting_texts
+from xtoken_jax.models.decoder import Decoder
+from xtoken_jax.models.transplant import transplant
+from xtoken_jax.models.weights import load_model
+from xtoken_jax.ops import DeviceProjection, to_device
+from xtoken_jax.projection import (
+    build_projection,
+    load_projection,
+    retokenise,
+    save_projection,
+)
+from xtoken_jax.text import ByteTokenizer, resolve
+
+_HELDOUT_EVERY = 20
+
+
+@dataclass(frozen=True)
+class Tokenizers:
+    """Both sides' tokenizers, and where the student's files are for the export."""
+
+    student: ByteTokenizer
+    teacher: ByteTokenizer
+    student_directory: Path
+
+
+def load_tokenizers(config: ExperimentConfig) -> Tokenizers:
+    """Load both, fetching what is not here yet."""
+    reference = config.student.tokenizer or config.student.model
+    return Tokenizers(
+        ByteTokenizer.load(reference),
+        ByteTokenizer.load(config.teacher.model),
+        resolve(reference),
+    )
+
+
+def load_student(config: ExperimentConfig, run_dir: Path, student: ByteTokenizer, mesh: Mesh) -> Decoder:
+    """The student before the first step, its vocabulary transplanted where that is asked for.
+
+    The transplanted model is kept in `run_dir/student_init`.
+    """
+    options = {
+        "dtype": jnp.dtype(config.student.dtype),
+        "param_dtype": jnp.float32,
+        "mesh": mesh,
+        "remat": config.student.remat,
+    }
+    if config.student.tokenizer is None:
+        directory = resolve(config.student.model)
+        return _checked(load_model(directory, layers=config.student.layers, **options), student)
+    initial = run_dir / "student_init"
+    if not (initial / "config.json").is_file():
+        body = ByteTokenizer.load(config.student.model)
+        pieces = retokenise(student, body)
+        transplant(
+            resolve(config.student.model),
+            resolve(config.student.tokenizer),
+            initial,
+            piece_ids_N=pieces.ids_N,
+            piece_offsets_V=pieces.offsets_V,
+            layers=config.student.layers,
+        )
+    return _checked(load_model(initial, **options), student)
+
+
+def load_teacher(config: ExperimentConfig, teacher: ByteTokenizer, mesh: Mesh) -> Decoder:
+    """The teacher, in one dtype throughout."""
+    dtype = jnp.dtype(config.teacher.dtype)
+    directory = resolve(config.teacher.model)
+    return _checked(load_model(directory, dtype=dtype, param_dtype=dtype, mesh=mesh), teacher)
+
+
+def _checked(model: Decoder, tokenizer: ByteTokenizer) -> Decoder:
+    if model.vocab_size < tokenizer.num_tokens:
+        raise XTokenError(
+            f"model must have a row for each of the {tokenizer.num_tokens} tokens of "
+            f"{tokenizer.name}, got {model.vocab_size}; name the student's tokenizer in "
+            "`student.tokenizer` to transplant it"
+        )
+    return model
+
+
+def load_device_projection(
+    config: ExperimentConfig,
+    run_dir: Path,
+    tokenizers: Tokenizers,
+    *,
+    student_vocab_size: int,
+    teacher_vocab_size: int,
+) -> DeviceProjection:
+    """W from its file, or built and kept in `run_dir/projection.safetensors`."""
+    options = config.projection
+    student, teacher = tokenizers.student, tokenizers.teacher
+    if options.path is not None:
+        projection = load_projection(options.path, student=student, teacher=teacher)
+    else:
+        projection = build_projection(
+            student,
+            teacher,
+            beta=options.beta,
+            gamma=options.gamma,
+            max_pieces=options.max_pieces,
+            long_pieces=options.long_pieces,
+        )
+        save_projection(projection, run_dir / "projection.safetensors")
+    return to_device(
+        projection,
+        student_vocab_size=student_vocab_size,
+        teacher_vocab_size=teacher_vocab_size,
+    )
+
+
+def read_documents(source: SourceConfig) -> list[Document]:
+    """The documents of one source, or the part of them that is asked for."""
+    if source.kind == "text":
+        documents = sources_of.text_files(str(source.path))
+    elif source.kind == "jsonl":
+        documents = sources_of.jsonl_files(str(source.path), field=source.field)
+    elif source.kind == "gsm_symbolic":
+        documents = sources_of.gsm_symbolic(source.size, seed=source.seed)
+    else:
+        documents = sources_of.python_docs(max_bytes=source.max_bytes)
+    if source.part == "all":
+        return documents
+    heldout = source.part == "heldout"
+    return [d for i, d in enumerate(documents) if (i % _HELDOUT_EVERY == 0) == heldout]
+
+
+def load_examples(config: ExperimentConfig, tokenizers: Tokenizers) -> list[Example]:
+    """Everything to train on, tokenised and aligned."""
+    documents = [d for source in config.data.train for d in read_documents(source)]
+    return make_examples(
+        documents,
+        tokenizers.student,
+        tokenizers.teacher,
+        student_length=config.data.student_length,
+        teacher_length=config.data.teacher_length,
+    )
+
+
+def heldout_texts(config: ExperimentConfig, tokenizers: Tokenizers) -> list[str]:
+    """What is evaluated: of each source the first documents that fit on both sides."""
+    texts: list[str] = []
+    both: Sequence[ByteTokenizer] = (tokenizers.student, tokenizers.teacher)
+    for source in config.evaluation.sources:
+        candidates = [document.text for document in read_documents(source)]
+        fitting = fitting_texts(candidates, both, length=config.evaluation.length)
+        texts += fitting[: config.evaluation.max_documents]
+    if config.evaluation.sources and not texts:
+        raise XTokenError(
+            f"no held-out text fits in `evaluation.length` {config.evaluation.length} tokens"
+        )
+    return texts

@@ -1,0 +1,178 @@
+"""One jitted training step: both forward passes, the loss, the gradient, the update."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from xtoken_jax.config import LossConfig
+from xtoken_jax.data import Batch
+from xtoken_jax.losses import (
+    ModelOutput,
+    distillation_sums,
+    dynamic_scaling,
+    fixed_scaling,
+    mean_over,
+    next_token_log_probs,
+)
+from xtoken_jax.models.decoder import Decoder
+from xtoken_jax.models.sharding import state_shardings
+from xtoken_jax.ops import DeviceProjection, Spans
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that a step changes.
+
+    Attributes:
+        params: The student's parameters, float32.
+        optimiser: The optimiser's state, sharded like the parameters.
+        step: Updates made so far.
+        healthy: False once a loss or gradient was not finite; from then on nothing changes.
+    """
+
+    params: nnx.State
+    optimiser: Any
+    step: Int[Array, ""]
+    healthy: Bool[Array, ""]
+
+
+class DeviceBatch(NamedTuple):
+    """A `data.Batch` on the devices, rows over `data` and `fsdp`."""
+
+    student: dict[str, Int[Array, "B S"]]
+    teacher: dict[str, Int[Array, "B T"]]
+    spans: Spans
+    target_mask_BS: Bool[Array, "B S"]
+
+
+def put_batch(batch: Batch, sharding: jax.sharding.Sharding) -> DeviceBatch:
+    """Put a batch on the devices."""
+    arrays = DeviceBatch(batch.student, batch.teacher, Spans(**batch.spans), batch.target_mask_BS)
+    return jax.device_put(arrays, sharding)
+
+
+def init_state(
+    params: nnx.State, optimiser: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """The state before the first step, the optimiser's born sharded like the parameters."""
+
+    def init(params):
+        return TrainState(params, optimiser.init(params), jnp.int32(0), jnp.bool(True))
+
+    shardings = state_shardings(jax.eval_shape(init, params), mesh)
+    return jax.jit(init, out_shardings=shardings, donate_argnums=0)(params)
+
+
+Metrics = dict[str, Float[Array, ""]]
+Step = Callable[
+    [TrainState, nnx.State | None, DeviceProjection | None, DeviceBatch],
+    tuple[TrainState, Metrics],
+]
+
+
+def make_step(
+    student: nnx.GraphDef,
+    teacher: nnx.GraphDef | None,
+    optimiser: optax.GradientTransformation,
+    loss: LossConfig,
+    *,
+    num_tokens: int,
+    shardings: TrainState,
+) -> Step:
+    """Build the step: `step(state, teacher_params, projection, batch) -> state, metrics`.
+
+    The state is donated. A step whose loss or gradient is not finite leaves the parameters and the
+    optimiser as they were, and so does every step after it, so that the state from before it is
+    still there when the host learns of it.
+
+    Args:
+        student: Of the model whose parameters are in the state.
+        teacher: None with `loss.distillation` `none`.
+        optimiser: What `init_state` was given.
+        loss: What is minimised.
+        num_tokens: Of the student's tokenizer.
+        shardings: Of the state, the same before and after a step.
+    """
+
+    def loss_and_metrics(params, teacher_output, projection, batch):
+        model = nnx.merge(student, params)
+        output = _run(model, batch.student)
+        if teacher_output is None:
+            return _cross_entropy_only(output, batch, loss, num_tokens)
+        return _distillation(output, teacher_output, projection, batch, loss)
+
+    def step(state, teacher_params, projection, batch):
+        output = None
+        if teacher is not None:
+            output = _run(nnx.merge(teacher, teacher_params), batch.teacher)
+        gradient_of = jax.value_and_grad(loss_and_metrics, has_aux=True)
+        (total, metrics), gradient = gradient_of(state.params, output, projection, batch)
+        norm = optax.global_norm(gradient)
+        healthy = state.healthy & jnp.isfinite(total) & jnp.isfinite(norm)
+        updates, new_optimiser = optimiser.update(gradient, state.optimiser, state.params)
+        new = (optax.apply_updates(state.params, updates), new_optimiser, state.step + 1)
+        old = (state.params, state.optimiser, state.step)
+        kept = jax.tree.map(lambda after, before: jnp.where(healthy, after, before), new, old)
+        metrics |= {"loss": total, "gradient_norm": norm, "healthy": healthy}
+        return TrainState(*kept, healthy), metrics
+
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def _run(model: Decoder, tokens: dict[str, jax.Array]) -> ModelOutput:
+    return ModelOutput(model(**tokens), model.unembedding_VD, tokens["ids_BS"])
+
+
+def _cross_entropy_only(output: ModelOutput, batch: DeviceBatch, loss: LossConfig, num_tokens: int):
+    log_probs_BS = next_token_log_probs(
+        output, num_tokens=num_tokens, block_tokens=loss.block_tokens
+    )
+    count = jnp.sum(batch.target_mask_BS, dtype=jnp.float32)
+    total = mean_over(-jnp.sum(log_probs_BS, where=batch.target_mask_BS), count)
+    return total, {"cross_entropy": total}
+
+
+def _distillation(
+    output: ModelOutput,
+    teacher_output: ModelOutput,
+    projection: DeviceProjection,
+    batch: DeviceBatch,
+    loss: LossConfig,
+):
+    sums = distillation_sums(
+        output,
+        teacher_output,
+        batch.spans,
+        projection,
+        batch.target_mask_BS,
+        chunk_merge=loss.chunk_merge,
+        temperature=loss.temperature,
+        block_tokens=loss.block_tokens,
+    )
+    cross_entropy = mean_over(sums.cross_entropy, sums.num_targets)
+    distillation = mean_over(sums.distillation, sums.num_chunks)
+    if loss.scaling == "dynamic":
+        total = dynamic_scaling(distillation, cross_entropy)
+    else:
+        total = fixed_scaling(
+            distillation,
+            cross_entropy,
+            distillation_weight=loss.distillation_weight,
+            cross_entropy_weight=loss.cross_entropy_weight,
+        )
+    metrics = {
+        "cross_entropy": cross_entropy,
+        "distillation": distillation,
+        "num_chunks": sums.num_chunks,
+        "agreement": mean_over(sums.agreement, sums.num_chunks),
+        "unreachable": mean_over(sums.unreachable, sums.num_chunks),
+    }
+    return total, metrics

@@ -66,6 +66,7 @@ def bits_per_byte(
         batch_size: Texts at a time.
         length: Tokens a text is padded to.
         block_tokens: See `losses.next_token_log_probs`.
+
     Raises:
         ValueError: a text does not fit, or the tokenizer has neither bos nor eos.
     """

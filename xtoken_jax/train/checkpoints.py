@@ -33,9 +33,7 @@ class Checkpoints:
         """Updates made in the newest checkpoint, None where there is none."""
         return self._manager.latest_step()
 
-    def save(
-        self, state: TrainState, data_state: dict[str, Any], config: ExperimentConfig
-    ) -> None:
+    def save(self, state: TrainState, data_state: dict[str, Any], config: ExperimentConfig) -> None:
         """Save under the state's step; does nothing where that step is saved already."""
         step = int(state.step)
         if step == self.latest_step:

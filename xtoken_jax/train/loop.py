@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,7 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
     Args:
         config: The experiment.
         resume: There must be a checkpoint to go on from.
+
     Raises:
         UsageError: the config asks for what is not there.
         XTokenError: the run cannot go on; what was saved stays.

@@ -6,9 +6,9 @@ from xtoken_jax.config import OptimConfig
 
 
 def learning_rate_schedule(config: OptimConfig) -> optax.Schedule:
-    """Linear from 0 over the warm-up, then a cosine down to the final fraction."""
+    """Linear over the warm-up, never 0, then a cosine down to the final fraction."""
     return optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if config.warmup_steps else config.learning_rate,
+        init_value=config.learning_rate / (config.warmup_steps + 1),
         peak_value=config.learning_rate,
         warmup_steps=config.warmup_steps,
         decay_steps=config.steps,

@@ -46,7 +46,9 @@ def load_tokenizers(config: ExperimentConfig) -> Tokenizers:
     )
 
 
-def load_student(config: ExperimentConfig, run_dir: Path, student: ByteTokenizer, mesh: Mesh) -> Decoder:
+def load_student(
+    config: ExperimentConfig, run_dir: Path, student: ByteTokenizer, mesh: Mesh
+) -> Decoder:
     """The student before the first step, its vocabulary transplanted where that is asked for.
 
     The transplanted model is kept in `run_dir/student_init`.

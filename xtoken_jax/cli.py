@@ -266,7 +266,7 @@ def _train(arguments: list[str]) -> int:
 
     _use_compilation_cache()
     from xtoken_jax.report import evaluation_table, plot_curves, read_evaluation
-    from xtoken_jax.train.loop import train
+    from xtoken_jax.train.run import train
 
     result = train(config, resume=resume)
     if result.stopped_by:

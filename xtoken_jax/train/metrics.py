@@ -22,7 +22,11 @@ class MetricsLog:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 
-    def close(self) -> None:
+    def __enter__(self) -> "MetricsLog":
+        """The log is open from its making on."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         """Close the file."""
         self._file.close()
 
@@ -36,6 +40,7 @@ def _step_of(line: str) -> float:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text)
     os.replace(temporary, path)

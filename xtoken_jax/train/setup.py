@@ -15,8 +15,8 @@ from xtoken_jax.evaluate import fitting_texts
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.transplant import transplant
 from xtoken_jax.models.weights import load_model
-from xtoken_jax.ops import DeviceProjection, to_device
 from xtoken_jax.projection import (
+    Projection,
     build_projection,
     load_projection,
     retokenise,
@@ -77,11 +77,17 @@ def load_student(
     return _checked(load_model(initial, **options), student)
 
 
-def load_teacher(config: ExperimentConfig, teacher: ByteTokenizer, mesh: Mesh) -> Decoder:
-    """The teacher, in one dtype throughout."""
+def load_teaching(
+    config: ExperimentConfig, run_dir: Path, tokenizers: Tokenizers, mesh: Mesh
+) -> tuple[Decoder | None, Projection | None]:
+    """The teacher, in one dtype throughout, and W; neither for cross-entropy alone."""
+    if config.loss.distillation == "none":
+        return None, None
+    projection = _projection(config, run_dir, tokenizers)
     dtype = jnp.dtype(config.teacher.dtype)
     directory = resolve(config.teacher.model)
-    return _checked(load_model(directory, dtype=dtype, param_dtype=dtype, mesh=mesh), teacher)
+    teacher = load_model(directory, dtype=dtype, param_dtype=dtype, mesh=mesh)
+    return _checked(teacher, tokenizers.teacher), projection
 
 
 def _checked(model: Decoder, tokenizer: ByteTokenizer) -> Decoder:
@@ -94,34 +100,22 @@ def _checked(model: Decoder, tokenizer: ByteTokenizer) -> Decoder:
     return model
 
 
-def load_device_projection(
-    config: ExperimentConfig,
-    run_dir: Path,
-    tokenizers: Tokenizers,
-    *,
-    student_vocab_size: int,
-    teacher_vocab_size: int,
-) -> DeviceProjection:
+def _projection(config: ExperimentConfig, run_dir: Path, tokenizers: Tokenizers) -> Projection:
     """W from its file, or built and kept in `run_dir/projection.safetensors`."""
     options = config.projection
     student, teacher = tokenizers.student, tokenizers.teacher
     if options.path is not None:
-        projection = load_projection(options.path, student=student, teacher=teacher)
-    else:
-        projection = build_projection(
-            student,
-            teacher,
-            beta=options.beta,
-            gamma=options.gamma,
-            max_pieces=options.max_pieces,
-            long_pieces=options.long_pieces,
-        )
-        save_projection(projection, run_dir / "projection.safetensors")
-    return to_device(
-        projection,
-        student_vocab_size=student_vocab_size,
-        teacher_vocab_size=teacher_vocab_size,
+        return load_projection(options.path, student=student, teacher=teacher)
+    projection = build_projection(
+        student,
+        teacher,
+        beta=options.beta,
+        gamma=options.gamma,
+        max_pieces=options.max_pieces,
+        long_pieces=options.long_pieces,
     )
+    save_projection(projection, run_dir / "projection.safetensors")
+    return projection
 
 
 def read_documents(source: SourceConfig) -> list[Document]:

@@ -55,8 +55,10 @@ class DeviceBatch(NamedTuple):
 
 def put_batch(batch: Batch, sharding: jax.sharding.Sharding) -> DeviceBatch:
     """Put a batch on the devices."""
-    arrays = DeviceBatch(batch.student, batch.teacher, Spans(**batch.spans), batch.target_mask_BS)
-    return jax.device_put(arrays, sharding)
+    student, teacher, spans, target_mask_BS = jax.device_put(
+        (batch.student, batch.teacher, batch.spans, batch.target_mask_BS), sharding
+    )
+    return DeviceBatch(student, teacher, Spans(**spans), target_mask_BS)
 
 
 def init_state(
@@ -72,10 +74,7 @@ def init_state(
 
 
 Metrics = dict[str, Float[Array, ""]]
-Step = Callable[
-    [TrainState, nnx.State | None, DeviceProjection | None, DeviceBatch],
-    tuple[TrainState, Metrics],
-]
+Step = Callable[..., tuple[TrainState, Metrics]]
 
 
 def make_step(
@@ -120,9 +119,11 @@ def make_step(
         updates, new_optimiser = optimiser.update(gradient, state.optimiser, state.params)
         new = (optax.apply_updates(state.params, updates), new_optimiser, state.step + 1)
         old = (state.params, state.optimiser, state.step)
-        kept = jax.tree.map(lambda after, before: jnp.where(healthy, after, before), new, old)
+        params, optimiser_state, number = jax.tree.map(
+            lambda after, before: jnp.where(healthy, after, before), new, old
+        )
         metrics |= {"loss": total, "gradient_norm": norm, "healthy": healthy}
-        return TrainState(*kept, healthy), metrics
+        return TrainState(params, optimiser_state, number, healthy), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 

@@ -1,0 +1,154 @@
+"""A distillation run, from config to exported student, in the order in which it happens."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import yaml
+from flax import nnx
+from rich.console import Console
+
+from xtoken_jax.config import ExperimentConfig, to_dict
+from xtoken_jax.data import batch_dataset
+from xtoken_jax.errors import UsageError
+from xtoken_jax.evaluate import bits_per_byte
+from xtoken_jax.models.decoder import Decoder
+from xtoken_jax.models.sharding import batch_sharding
+from xtoken_jax.models.weights import save_model
+from xtoken_jax.ops import to_device
+from xtoken_jax.text import ByteTokenizer
+from xtoken_jax.train import setup
+from xtoken_jax.train.checkpoints import Checkpoints
+from xtoken_jax.train.loop import run_steps
+from xtoken_jax.train.mesh import make_mesh
+from xtoken_jax.train.metrics import write_text
+from xtoken_jax.train.optimiser import make_optimiser
+from xtoken_jax.train.step import init_state, make_step, put_batch
+
+_CONSOLE = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind.
+
+    Attributes:
+        run_dir: With metrics.jsonl, evaluation.json, checkpoints and the exported student.
+        step: Updates made.
+        stopped_by: Name of the signal that stopped it early, None for a finished run.
+    """
+
+    run_dir: Path
+    step: int
+    stopped_by: str | None
+
+
+def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
+    """Train, evaluate and export; goes on from the last checkpoint where there is one.
+
+    Args:
+        config: The experiment.
+        resume: There must be a checkpoint to go on from.
+
+    Raises:
+        UsageError: the config asks for what is not there.
+        XTokenError: the run cannot go on; what was saved stays.
+    """
+    run_dir = Path(config.run_dir)
+    checkpoints = Checkpoints(run_dir / "checkpoints", config)
+    resuming = checkpoints.latest_step is not None
+    if resume and not resuming:
+        raise UsageError(f"--resume needs a checkpoint, but {checkpoints.directory} has none")
+    mesh = make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp, tensor=config.mesh.tensor)
+    with jax.set_mesh(mesh):
+        # What a user can get wrong comes first, what takes long comes last.
+        tokenizers = setup.load_tokenizers(config)
+        examples = setup.load_examples(config, tokenizers)
+        evaluation = _Evaluation(config, setup.heldout_texts(config, tokenizers))
+        teacher, projection = setup.load_teaching(config, run_dir, tokenizers, mesh)
+        student = setup.load_student(config, run_dir, tokenizers.student, mesh)
+        if not resuming:
+            write_text(run_dir / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+            evaluation.run("student before", student, tokenizers.student)
+            if teacher is not None:
+                evaluation.run("teacher", teacher, tokenizers.teacher)
+
+        on_device = None
+        if projection is not None and teacher is not None:
+            on_device = to_device(
+                projection,
+                student_vocab_size=student.unembedding_VD.shape[0],
+                teacher_vocab_size=teacher.unembedding_VD.shape[0],
+            )
+        student_graph, params = nnx.split(student)
+        teacher_graph, teacher_params = (None, None) if teacher is None else nnx.split(teacher)
+        optimiser = make_optimiser(config.optim)
+        state = init_state(params, optimiser, mesh)
+        del student, params  # the state has taken their buffers
+        batches = iter(_dataset(config, examples))
+        if resuming:
+            state, data_state = checkpoints.restore(state)
+            batches.set_state(data_state)
+            _CONSOLE.print(f"going on from step {int(state.step)}")
+
+        update = make_step(
+            student_graph,
+            teacher_graph,
+            optimiser,
+            config.loss,
+            num_tokens=tokenizers.student.num_tokens,
+            shardings=jax.tree.map(lambda x: x.sharding, state),
+        )
+        sharding = batch_sharding(mesh)
+        state, stopped_by = run_steps(
+            config,
+            lambda state, batch: update(
+                state, teacher_params, on_device, put_batch(batch, sharding)
+            ),
+            state,
+            batches,
+            checkpoints,
+            run_dir=run_dir,
+        )
+        checkpoints.close()
+        if stopped_by is None:
+            student = nnx.merge(student_graph, state.params)
+            evaluation.run("student after", student, tokenizers.student)
+            save_model(student, run_dir / "student", tokenizer_dir=tokenizers.student_directory)
+    return RunResult(run_dir, int(state.step), stopped_by)
+
+
+def _dataset(config: ExperimentConfig, examples):
+    return batch_dataset(
+        examples,
+        batch_size=config.data.batch_size,
+        student_length=config.data.student_length,
+        teacher_length=config.data.teacher_length,
+        seed=config.seed,
+    )
+
+
+class _Evaluation:
+    """Held-out bits per byte, by name, in the run's evaluation.json."""
+
+    def __init__(self, config: ExperimentConfig, texts: list[str]) -> None:
+        self._config = config
+        self._path = Path(config.run_dir) / "evaluation.json"
+        self._texts = texts
+
+    def run(self, name: str, model: Decoder, tokenizer: ByteTokenizer) -> None:
+        """Evaluate and add to the file."""
+        if not self._texts:
+            return
+        result = bits_per_byte(
+            model,
+            tokenizer,
+            self._texts,
+            batch_size=self._config.evaluation.batch_size,
+            length=self._config.evaluation.length,
+            block_tokens=self._config.loss.block_tokens,
+        )
+        results = json.loads(self._path.read_text()) if self._path.exists() else {}
+        write_text(self._path, json.dumps({**results, name: result.to_dict()}, indent=1))
+        _CONSOLE.print(f"{name}: {result.all:.3f} bits per byte")

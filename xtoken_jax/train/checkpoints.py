@@ -1,5 +1,6 @@
 """Orbax checkpoints: the state, the place in the data, and the config that they belong to."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -75,15 +76,21 @@ class Checkpoints:
         self._manager.save(step, args=items)
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest state, in the shapes and shardings of `like`, and the data's place."""
+        """The newest state, in the shapes and shardings of `like`, and the data's place.
+
+        The mesh may be another than the one that saved: only the padding of the vocabulary differs.
+        """
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
         items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
+            # Not strict: rows that pad the vocabulary to the mesh, zeros, are cut or added.
+            state=ocp.args.StandardRestore(abstract, strict=False),
+            data=ocp.args.JsonRestore(),
         )
         restored = self._manager.restore(self.latest_step, args=items)
-        return restored["state"], restored["data"]
+        # A state saved because a loss was not finite is sound itself, and may go on.
+        return dataclasses.replace(restored["state"], healthy=like.healthy), restored["data"]
 
     def close(self) -> None:
         """Wait until what is being saved is on disk."""

@@ -27,7 +27,6 @@ class _Pending:
     batch: Batch
     metrics: dict[str, jax.Array]
     data_state: dict[str, Any]
-    started: float
 
 
 def run_steps(
@@ -65,12 +64,12 @@ def run_steps(
     ):
         reader = _Reader(config, checkpoints, log, progress)
         for number in range(first, last + 1):
-            started, data_state = time.perf_counter(), batches.get_state()
+            data_state = batches.get_state()
             batch = next(batches)
             state, metrics = step(state, batch)
             if pending is not None:
                 reader.read(pending, state)
-            pending = _Pending(number, batch, metrics, data_state, started)
+            pending = _Pending(number, batch, metrics, data_state)
             save_now = number % config.checkpoint.every_steps == 0 or number == last
             if save_now or stop.requested:
                 reader.read(pending, state)
@@ -81,28 +80,37 @@ def run_steps(
     return state, stop.requested if int(state.step) < last else None
 
 
-@dataclass(frozen=True)
 class _Reader:
     """Waits for a step's metrics and passes them on."""
 
-    config: ExperimentConfig
-    checkpoints: Checkpoints
-    log: MetricsLog
-    progress: Progress
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        checkpoints: Checkpoints,
+        log: MetricsLog,
+        progress: Progress,
+    ) -> None:
+        self._schedule = learning_rate_schedule(config.optim)
+        self._checkpoints = checkpoints
+        self._log = log
+        self._progress = progress
+        self._last_read = time.perf_counter()
 
     def read(self, done: _Pending, state: TrainState) -> None:
         """Log a step, or stop the run if it went wrong."""
         values = {name: float(value) for name, value in done.metrics.items()}
         if not values.pop("healthy"):
             # The state is still the one from before the step: see `make_step`.
-            self.checkpoints.save(state, done.data_state)
-            self.checkpoints.close()
-            raise XTokenError(_unhealthy(done, values, self.checkpoints))
-        speed = done.batch.num_tokens / (time.perf_counter() - done.started)
-        rate = learning_rate_schedule(self.config.optim)(done.number - 1)
+            self._checkpoints.save(state, done.data_state)
+            self._checkpoints.close()
+            raise XTokenError(_unhealthy(done, values, self._checkpoints))
+        now = time.perf_counter()
+        speed = done.batch.num_tokens / (now - self._last_read)
+        self._last_read = now
+        rate = self._schedule(done.number - 1)
         values |= {"learning_rate": float(jax.device_get(rate)), "tokens_per_second": speed}
-        self.log.write({"step": done.number, **values})
-        self.progress.update(done.number, loss=values["cross_entropy"], tokens_per_second=speed)
+        self._log.write({"step": done.number, **values})
+        self._progress.update(done.number, loss=values["cross_entropy"], tokens_per_second=speed)
 
 
 def _unhealthy(done: _Pending, values: dict[str, float], checkpoints: Checkpoints) -> str:

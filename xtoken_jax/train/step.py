@@ -114,7 +114,7 @@ def make_step(
             output = _run(nnx.merge(teacher, teacher_params), batch.teacher)
         gradient_of = jax.value_and_grad(loss_and_metrics, has_aux=True)
         (total, metrics), gradient = gradient_of(state.params, output, projection, batch)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         healthy = state.healthy & jnp.isfinite(total) & jnp.isfinite(norm)
         updates, new_optimiser = optimiser.update(gradient, state.optimiser, state.params)
         new = (optax.apply_updates(state.params, updates), new_optimiser, state.step + 1)

@@ -1,0 +1,199 @@
+"""Whole runs of a tiny pair: meshes, resuming, stopping, and what goes wrong."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from tests.tiny import tiny_config
+from xtoken_jax.config import MeshConfig
+from xtoken_jax.errors import UsageError, XTokenError
+from xtoken_jax.train import loop, run
+from xtoken_jax.train.run import train
+
+# Names and documents of the whole of a run's losses.
+LOSSES = ("loss", "cross_entropy", "distillation", "gradient_norm")
+
+
+def losses(run_dir):
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["step"] for record in records] == list(range(1, len(records) + 1))
+    return np.array([[record[name] for name in LOSSES] for record in records])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A config and the directory of its uninterrupted run."""
+    config = tiny_config(tmp_path_factory.mktemp("pair"))
+    result = train(config)
+    assert result.step == config.optim.steps
+    assert result.stopped_by is None
+    return config, result.run_dir
+
+
+def in_new_directory(config, tmp_path):
+    """The same experiment, which has not begun."""
+    return dataclasses.replace(config, run_dir=str(tmp_path / "run"))
+
+
+def test_the_student_learns_and_everything_is_written(finished):
+    config, run_dir = finished
+    values = losses(run_dir)
+    assert len(values) == config.optim.steps
+    assert np.isfinite(values).all()
+    evaluation = json.loads((run_dir / "evaluation.json").read_text())
+    assert evaluation["student after"]["all"] < evaluation["student before"]["all"]
+    assert (run_dir / "student" / "model.safetensors").is_file()
+    assert (run_dir / "config.yaml").is_file()
+    assert (run_dir / "projection.safetensors").is_file()
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()].count("6") == 1
+
+
+def test_dynamic_scaling_doubles_cross_entropy(finished):
+    loss, cross_entropy = losses(finished[1])[:, :2].T
+    np.testing.assert_allclose(loss, 2 * cross_entropy, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4, 1), (1, 1, 8), (2, 2, 2)])
+def test_every_mesh_gives_the_losses_of_one_device(finished, tmp_path, shape):
+    config, run_dir = finished
+    data, fsdp, tensor = shape
+    other = dataclasses.replace(
+        in_new_directory(config, tmp_path), mesh=MeshConfig(data=data, fsdp=fsdp, tensor=tensor)
+    )
+    result = train(other)
+    np.testing.assert_allclose(losses(result.run_dir), losses(run_dir), rtol=1e-5)
+
+
+def test_a_second_start_of_a_finished_run_changes_nothing(finished):
+    config, run_dir = finished
+    before = (run_dir / "metrics.jsonl").read_text()
+    evaluation = json.loads((run_dir / "evaluation.json").read_text())
+    assert train(config).step == config.optim.steps
+    assert (run_dir / "metrics.jsonl").read_text() == before
+    assert json.loads((run_dir / "evaluation.json").read_text()) == evaluation
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_next_start_goes_on_bit_for_bit(
+    finished, tmp_path, monkeypatch, number
+):
+    config, run_dir = finished
+    config = in_new_directory(config, tmp_path)
+
+    class Interrupting(loop.MetricsLog):
+        def write(self, record):
+            super().write(record)
+            if record["step"] == 1:
+                os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(loop, "MetricsLog", Interrupting)
+    stopped = train(config)
+    assert stopped.stopped_by == signal.Signals(number).name
+    assert 1 <= stopped.step < 3  # before the first save that was due anyway
+    assert not (stopped.run_dir / "student").exists()
+    monkeypatch.undo()
+    resumed = train(config, resume=True)
+    assert resumed.stopped_by is None
+    np.testing.assert_array_equal(losses(resumed.run_dir), losses(run_dir))
+    weights = (resumed.run_dir / "student" / "model.safetensors").read_bytes()
+    assert weights == (run_dir / "student" / "model.safetensors").read_bytes()
+
+
+def test_metrics_past_the_checkpoint_are_not_kept_twice(finished, tmp_path):
+    config, run_dir = finished
+    config = in_new_directory(config, tmp_path)
+    shutil.copytree(run_dir, config.run_dir)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    resumed = train(config)
+    np.testing.assert_array_equal(losses(resumed.run_dir), losses(run_dir))
+
+
+def test_resuming_on_another_mesh_agrees(finished, tmp_path):
+    config, run_dir = finished
+    config = dataclasses.replace(
+        in_new_directory(config, tmp_path), mesh=MeshConfig(data=2, fsdp=2, tensor=2)
+    )
+    shutil.copytree(run_dir, config.run_dir)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    resumed = train(config)
+    np.testing.assert_allclose(losses(resumed.run_dir), losses(run_dir), rtol=1e-5)
+
+
+def test_a_checkpoint_of_another_config_is_refused(finished):
+    config, run_dir = finished
+    other = dataclasses.replace(config, optim=dataclasses.replace(config.optim, learning_rate=1.0))
+    with pytest.raises(XTokenError, match=r"another config.*optim\.learning_rate: 0\.003 -> 1\.0"):
+        train(other)
+    assert len(losses(run_dir)) == config.optim.steps
+
+
+def test_resume_needs_a_checkpoint(finished, tmp_path):
+    config = in_new_directory(finished[0], tmp_path)
+    with pytest.raises(UsageError, match="--resume needs a checkpoint"):
+        train(config, resume=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_non_finite_loss_stops_the_run_with_the_state_from_before(
+    finished, tmp_path, monkeypatch
+):
+    config, run_dir = finished
+    config = in_new_directory(config, tmp_path)
+    real = run.make_step
+
+    def breaking(*args, **kwargs):
+        step = real(*args, **kwargs)
+
+        def broken(state, teacher, projection, batch):
+            # The fifth update sees a projection of NaN.
+            if int(state.step) == 4:
+                projection = jax.tree.map(
+                    lambda x: x * float("nan") if x.dtype == np.float32 else x, projection
+                )
+            return step(state, teacher, projection, batch)
+
+        return broken
+
+    monkeypatch.setattr(run, "make_step", breaking)
+    with pytest.raises(XTokenError, match=r"step 5 must have a finite loss.*train\.jsonl:\d+"):
+        train(config)
+    monkeypatch.undo()
+    assert len(losses(tmp_path / "run")) == 4
+    resumed = train(config)
+    np.testing.assert_array_equal(losses(resumed.run_dir), losses(run_dir))
+
+
+def test_cross_entropy_alone_needs_no_teacher(finished, tmp_path):
+    config = in_new_directory(finished[0], tmp_path)
+    config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, distillation="none"))
+    result = train(config)
+    record = json.loads((result.run_dir / "metrics.jsonl").read_text().splitlines()[0])
+    assert record["loss"] == record["cross_entropy"]
+    assert "distillation" not in record
+    # The first step's cross-entropy does not depend on what is added to it.
+    np.testing.assert_allclose(record["cross_entropy"], losses(finished[1])[0, 1], rtol=1e-6)
+
+
+def test_the_export_loads_in_transformers_and_agrees(finished):
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference here")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _, run_dir = finished
+    evaluation = json.loads((run_dir / "evaluation.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(run_dir / "student")
+    model = AutoModelForCausalLM.from_pretrained(run_dir / "student")
+    text = (run_dir.parent / "heldout.txt").read_text(encoding="utf-8")
+    ids = torch.tensor([tokenizer(text)["input_ids"]])
+    with torch.no_grad():
+        logits = model(ids).logits[0, :-1, : len(tokenizer)].double()
+    nats = -torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None]).sum().item()
+    bits = nats / np.log(2) / len(text.encode())
+    assert ids[0, 0] == tokenizer.bos_token_id
+    np.testing.assert_allclose(bits, evaluation["student after"]["all"], rtol=1e-4)

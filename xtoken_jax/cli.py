@@ -3,6 +3,8 @@
 Exit code 0 on success, 1 for a run that failed, 2 for bad usage; a user's mistake is one line.
 """
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -18,7 +20,8 @@ from rich.table import Table
 from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.text import ByteTokenizer, resolve
 
-_OUT = Console()
+# What is printed holds tokens and paths, whose brackets are not rich's markup.
+_OUT = Console(markup=False, emoji=False)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,9 @@ class Align:
         if self.json:
             _print_json(record)
         else:
-            _OUT.print(_alignment_table(record))
+            from xtoken_jax.report import alignment_table
+
+            _OUT.print(alignment_table(record))
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,9 @@ class Project:
         if self.json:
             _print_json(record)
         else:
-            _OUT.print(_projection_table(record))
+            from xtoken_jax.report import projection_table
+
+            _OUT.print(projection_table(record))
 
 
 @dataclass(frozen=True)
@@ -166,6 +173,10 @@ class Eval:
         from xtoken_jax.evaluate import bits_per_byte, fitting_texts
         from xtoken_jax.models.weights import load_model
 
+        for name in ("max_texts", "length", "batch_size"):
+            if (value := getattr(self, name)) < 1:
+                option = name.replace("_", "-")
+                raise UsageError(f"`--{option}` must be at least 1, got {value}")
         documents = text_files(self.text)
         paragraphs = [p for d in documents for p in d.text.split("\n\n") if p.strip()]
         tokenizer = ByteTokenizer.load(self.model)
@@ -193,7 +204,7 @@ class Eval:
 class Report:
     """Print a run's table and draw its curves again."""
 
-    run_dir: Path
+    run_dir: tyro.conf.Positional[Path]
     """Directory of the run."""
 
     def __call__(self) -> None:
@@ -221,6 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_run(arguments))
     except UsageError as error:
         _complain(error, code=2)
+    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (XTokenError, OSError) as error:
         _complain(error, code=1)
     except KeyboardInterrupt:
@@ -236,11 +250,36 @@ def _run(arguments: list[str]) -> int:
         return _train(arguments[1:])
     if name not in _COMMANDS:
         raise UsageError(f"unknown command `{name}`; known are {', '.join(_names())}")
-    command: Callable[[], None] = tyro.cli(
-        _COMMANDS[name], args=arguments[1:], prog=f"xtoken {name}"
-    )
+    command: Callable[[], None] = _parse(_COMMANDS[name], arguments[1:], prog=f"xtoken {name}")
     command()
     return 0
+
+
+def _parse(kind: type, arguments: list[str], *, prog: str, default: Any = None) -> Any:
+    """Tyro's parser, whose box about bad usage becomes one line."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            if default is None:
+                return tyro.cli(kind, args=arguments, prog=prog)
+            return tyro.cli(kind, args=arguments, prog=prog, default=default)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise UsageError(_one_line(box.getvalue())) from stop
+
+
+def _one_line(box: str) -> str:
+    """What tyro's box says, but for its title and the help of the option in question."""
+    parts = [""]
+    for line in box.splitlines()[1:]:
+        line = line.strip("│|╭╮╰╯+ ")
+        if set(line) <= {"─", "-"}:
+            parts.append("")
+        else:
+            parts[-1] += f" {line}"
+    told = [part.strip() for part in parts if not part.startswith(" Argument helptext")]
+    return "; ".join(filter(None, told))
 
 
 def _train(arguments: list[str]) -> int:
@@ -249,19 +288,19 @@ def _train(arguments: list[str]) -> int:
 
     resume = "--resume" in arguments
     rest = [argument for argument in arguments if argument != "--resume"]
-    paths = rest[:1] if rest and not rest[0].startswith("-") else []
-    if not paths:
-        if {"-h", "--help"} & set(rest):
-            print("usage: xtoken train CONFIG [--resume] [--FIELD VALUE ...]\n")
-            tyro.cli(ExperimentConfig, args=["--help"], prog="xtoken train CONFIG")
+    wants_help = not {"-h", "--help"}.isdisjoint(rest)
+    if wants_help:
+        print("usage: xtoken train CONFIG [--resume] [--FIELD VALUE ...]\n")
+        print("--resume: fail where there is no checkpoint to go on from\n")
+    if rest and not rest[0].startswith("-"):
+        config = load_config(rest[0])
+    elif wants_help:
+        config = check_config(_EXAMPLE, name="example")
+    else:
         raise UsageError("`xtoken train` needs a config file, such as configs/quickstart.yaml")
-    config = load_config(paths[0])
-    try:
-        config = tyro.cli(
-            ExperimentConfig, default=config, args=rest[1:], prog=f"xtoken train {paths[0]}"
-        )
-    except ValueError as error:  # two fields that do not go together
-        raise UsageError(str(error)) from error
+    prog = f"xtoken train {'CONFIG' if wants_help else rest[0]}"
+    options = ["--help"] if wants_help else rest[1:]
+    config = _parse(ExperimentConfig, options, prog=prog, default=config)
     config = check_config(to_dict(config), name="command line")
 
     _use_compilation_cache()
@@ -278,8 +317,17 @@ def _train(arguments: list[str]) -> int:
     curves = plot_curves(result.run_dir)
     if results := read_evaluation(result.run_dir):
         _OUT.print(evaluation_table(results))
-    _OUT.print(f"student: {result.run_dir / 'student'}\ncurves:  {curves}", highlight=False)
+    _OUT.print(f"student: {result.run_dir / 'student'}\ncurves:  {curves}")
     return 0
+
+
+# Stands for the fields that have no default in `xtoken train --help`.
+_EXAMPLE = {
+    "run_dir": "RUN",
+    "teacher": {"model": "TEACHER"},
+    "student": {"model": "STUDENT"},
+    "data": {"train": [{"kind": "text", "path": "GLOB"}]},
+}
 
 
 def _use_compilation_cache() -> None:
@@ -288,7 +336,8 @@ def _use_compilation_cache() -> None:
 
     from xtoken_jax.text.assets import cache_directory
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # None unless JAX_COMPILATION_CACHE_DIR or a caller has set it.
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "jax"))
 
 
@@ -317,41 +366,17 @@ def _print_json(content: Any) -> None:
 def _text_of(text: str | None, file: Path | None) -> str:
     if (text is None) == (file is None):
         raise UsageError("give the text either as `--text` or as `--file`")
-    if text is not None:
-        return text
     try:
+        if text is not None:
+            text.encode()  # what the shell passes need not be UTF-8
+            return text
         return Path(str(file)).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UsageError(f"`--file` {file} does not exist") from error
+    except UnicodeEncodeError as error:
+        raise UsageError(f"`--text` must be UTF-8, got a bad byte at {error.start}") from error
     except UnicodeDecodeError as error:
         raise XTokenError(f"{file} must be UTF-8, got a bad byte at {error.start}") from error
-
-
-def _alignment_table(record: dict[str, Any]) -> Table:
-    table = Table("student", "teacher", title=f"chunks (path: {record['path']})")
-    sides = record["student"]["pieces"], record["teacher"]["pieces"]
-    for a, b, c, d in record["chunks"]:
-        table.add_row(*(" ".join(map(repr, pieces)) for pieces in (sides[0][a:b], sides[1][c:d])))
-    gaps = [
-        " ".join(repr(side[i]) for i in record["gaps"][name])
-        for side, name in zip(sides, ("student", "teacher"), strict=True)
-    ]
-    table.add_section()
-    table.add_row(*(f"gaps: {gap or 'none'}" for gap in gaps))
-    return table
-
-
-def _projection_table(record: dict[str, Any]) -> Table:
-    table = Table("what", "value", title=f"W: {record['student']} to {record['teacher']}")
-    for name, value in record.items():
-        if name == "examples":
-            for example in value:
-                pairs = zip(example["pieces"], example["weights"], strict=True)
-                row = ", ".join(f"{piece!r} {weight:.4f}" for piece, weight in pairs)
-                table.add_row(f"row {example['token']!r}", row)
-        else:
-            table.add_row(name.replace("_", " "), str(value))
-    return table
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ nothing below this layer meets a setting that cannot work.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
 import pydantic
 import yaml
@@ -25,7 +25,7 @@ Dtype = Literal["float32", "bfloat16"]
 class _Section:
     """A part of a config; a key that is not a field is an error."""
 
-    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -216,7 +216,7 @@ def load_config(path: str | Path) -> ExperimentConfig:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"config {path} does not exist") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -233,19 +233,35 @@ def check_config(content: Mapping[str, Any], *, name: str) -> ExperimentConfig:
         adapter = pydantic.TypeAdapter(ExperimentConfig)
         return adapter.validate_python(dict(content))
     except pydantic.ValidationError as error:
-        problems = "; ".join(_problem(detail) for detail in error.errors())
-        raise UsageError(f"{name}: {problems}") from error
+        problems = [_problem(detail) for detail in error.errors() if not _follows(detail)]
+        raise UsageError(f"{name}: {'; '.join(problems)}") from error
+
+
+def _follows(detail: Any) -> bool:
+    """Pydantic counts only the good items of a list: a bad one also makes it too short."""
+    return detail["type"] == "too_short" and len(detail["input"]) > 0
 
 
 def _problem(detail: Any) -> str:
     field = ".".join(map(str, detail["loc"])) or "config"
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"`{field}` is not a field"
+        return f"`{field}` is not a field; there are {', '.join(_fields_beside(detail['loc']))}"
     message = detail["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if detail["type"] in ("value_error", "missing_argument", "missing"):
         return f"`{field}`: {message}"
     return f"`{field}`: {message}, got {detail['input']!r:.80}"
+
+
+def _fields_beside(location: Sequence[int | str]) -> list[str]:
+    """Names of the fields of the section that a key is in."""
+    section: Any = ExperimentConfig
+    for name in location[:-1]:
+        if isinstance(name, str):
+            section = get_type_hints(section)[name]
+        while not dataclasses.is_dataclass(section):  # a tuple of sections
+            section = get_args(section)[0]
+    return [field.name for field in dataclasses.fields(section)]
 
 
 def to_dict(config: ExperimentConfig) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import numpy as np
 from flax import nnx
 
 from xtoken_jax.data import padded_rows
+from xtoken_jax.errors import XTokenError
 from xtoken_jax.losses import ModelOutput, next_token_log_probs
 from xtoken_jax.models.decoder import Decoder
-from xtoken_jax.text import ByteTokenizer
+from xtoken_jax.text import ByteTokenizer, Encoded
 
 _DIGITS = b"0123456789"
 
@@ -29,9 +30,10 @@ class BitsPerByte:
     num_bytes: int
     num_digit_bytes: int
 
-    def to_dict(self) -> dict[str, float | int]:
-        """As plain values, for JSON."""
-        return asdict(self)
+    def to_dict(self) -> dict[str, float | int | None]:
+        """As plain values, for JSON, which has no NaN: None stands for it."""
+        values = asdict(self)
+        return {k: None if math.isnan(value) else value for k, value in values.items()}
 
 
 def fitting_texts(
@@ -60,7 +62,7 @@ def bits_per_byte(
     token is predicted too and models with and without a bos are compared on the same bytes.
 
     Args:
-        model: Its unembedding has at least as many rows as the tokenizer has tokens.
+        model: Has at least as many rows as the tokenizer has tokens.
         tokenizer: The model's.
         texts: Each must fit in `length` tokens: see `fitting_texts`.
         batch_size: Texts at a time.
@@ -68,31 +70,38 @@ def bits_per_byte(
         block_tokens: See `losses.next_token_log_probs`.
 
     Raises:
-        ValueError: a text does not fit, or the tokenizer has neither bos nor eos.
+        XTokenError: the tokenizer has neither bos nor eos, or more tokens than the model has rows.
+        ValueError: a text does not fit, or there is no byte in all of them.
     """
+    content = "".join(texts).encode()
+    if not content:
+        raise ValueError(f"`texts` must hold at least one byte, got {len(texts)} empty ones")
     start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
     if start is None:
-        raise ValueError(f"tokenizer {tokenizer.name} must have a bos or an eos, got neither")
+        raise XTokenError(f"tokenizer {tokenizer.name} must have a bos or an eos, got neither")
+    if model.vocab_size < tokenizer.num_tokens:
+        raise XTokenError(
+            f"model must have a row for each of the {tokenizer.num_tokens} tokens of "
+            f"{tokenizer.name}, got {model.vocab_size}"
+        )
     encoded = tokenizer.encode(texts)
     rows = [np.concatenate([[start], encoded[i]]).astype(np.int32) for i in range(len(texts))]
     if longest := max((len(row) for row in rows if len(row) > length), default=0):
         raise ValueError(f"`length` must be at least {longest} for these texts, got {length}")
     graph, state = nnx.split(model)
-    nats, digit_nats = 0.0, 0.0
-    digit_share_V = _digit_share(tokenizer)
+    nats_of_batch = []
     for batch in padded_rows(rows, batch_size=batch_size, length=length):
         log_probs_BS = _log_probs(
             graph, state, batch, num_tokens=tokenizer.num_tokens, block_tokens=block_tokens
         )
         is_target_BS = batch["segment_ids_BS"][:, 1:] > 0
-        nats_N = -np.asarray(log_probs_BS, np.float64)[:, :-1][is_target_BS]
-        nats += nats_N.sum()
-        digit_nats += nats_N @ digit_share_V[batch["ids_BS"][:, 1:][is_target_BS]]
-    content = "".join(texts).encode()
+        nats_of_batch.append(-np.asarray(log_probs_BS, np.float64)[:, :-1][is_target_BS])
+    bits_N = np.concatenate(nats_of_batch) / math.log(2)
     num_digits = sum(byte in _DIGITS for byte in content)
+    digit_bits = bits_N @ _digit_share(encoded, tokenizer)
     return BitsPerByte(
-        nats / math.log(2) / len(content),
-        digit_nats / math.log(2) / num_digits if num_digits else math.nan,
+        float(bits_N.sum() / len(content)),
+        float(digit_bits / num_digits) if num_digits else math.nan,
         len(content),
         num_digits,
     )
@@ -105,10 +114,11 @@ def _log_probs(graph, state, batch, *, num_tokens: int, block_tokens: int):
     return next_token_log_probs(output, num_tokens=num_tokens, block_tokens=block_tokens)
 
 
-def _digit_share(tokenizer: ByteTokenizer) -> np.ndarray:
+def _digit_share(encoded: Encoded, tokenizer: ByteTokenizer) -> np.ndarray:
+    """Which part of each token's bytes are digits, a prefix space not counted among them."""
+    contents = [tokenizer.token_bytes[id] for id in encoded.ids_N]
+    for index in encoded.prefixed_N:
+        contents[index] = contents[index][1:]
     return np.array(
-        [
-            sum(byte in _DIGITS for byte in content) / max(len(content), 1)
-            for content in tokenizer.token_bytes
-        ]
+        [sum(byte in _DIGITS for byte in content) / max(len(content), 1) for content in contents]
     )

@@ -1,13 +1,12 @@
-"""What a run did, as a table and as curves."""
+"""What a run did, an alignment, and a row of W: as tables, and as curves."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from xtoken_jax.errors import XTokenError
+from xtoken_jax.errors import UsageError, XTokenError
 
 # Colours that stay apart for the colour-blind (Okabe and Ito), with different dashes as well.
 _CURVES = (
@@ -19,23 +18,37 @@ _CURVES = (
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """The records of metrics.jsonl, by step.
 
+    A last line that a kill cut short is left out.
+
     Raises:
-        XTokenError: there is no such file, or it is empty.
+        UsageError: there is no such directory.
+        XTokenError: it has no metrics.jsonl, there is no step in it, or a line is not JSON.
     """
+    if not run_dir.is_dir():
+        raise UsageError(f"`run_dir` {run_dir} does not exist")
     path = run_dir / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    if not lines:
+    if not path.exists():
         raise XTokenError(f"{run_dir} must be the directory of a run, but has no metrics.jsonl")
-    return [json.loads(line) for line in lines]
+    lines = path.read_text().splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise XTokenError(f"{path}:{number}: must be JSON, got: {error}") from error
+    if not records:
+        raise XTokenError(f"{path} must hold at least one step, but is empty")
+    return records
 
 
-def read_evaluation(run_dir: Path) -> dict[str, dict[str, float]]:
-    """The results of evaluation.json by name, empty where nothing was evaluated."""
+def read_evaluation(run_dir: Path) -> dict[str, dict[str, float | None]]:
+    """The results of evaluation.json by name; empty where nothing was evaluated."""
     path = run_dir / "evaluation.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def evaluation_table(results: dict[str, dict[str, float]]) -> Table:
+def evaluation_table(results: dict[str, dict[str, float | None]]) -> Table:
     """Held-out bits per byte, and the student's change."""
     table = Table(title="held-out bits per byte")
     table.add_column("model")
@@ -45,13 +58,17 @@ def evaluation_table(results: dict[str, dict[str, float]]) -> Table:
         table.add_row(name, *(_number(result[field]) for field in ("all", "digits")))
     if {"student before", "student after"} <= results.keys():
         before, after = results["student before"], results["student after"]
-        changes = [after[field] / before[field] - 1 for field in ("all", "digits")]
-        table.add_row("student's change", *(f"{change:+.1%}" for change in changes))
+        changes = [_change(before[field], after[field]) for field in ("all", "digits")]
+        table.add_row("student's change", *changes)
     return table
 
 
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return "-" if before is None or after is None else f"{after / before - 1:+.1%}"
 
 
 def plot_curves(run_dir: Path) -> Path:
@@ -79,3 +96,32 @@ def plot_curves(run_dir: Path) -> Path:
     figure.savefig(temporary, dpi=130)
     temporary.replace(path)
     return path
+
+
+def alignment_table(record: dict[str, Any]) -> Table:
+    """The chunks of one text, the tokens of both sides beside each other, and the gaps."""
+    table = Table("student", "teacher", title=f"chunks (path: {record['path']})")
+    sides = record["student"]["pieces"], record["teacher"]["pieces"]
+    for a, b, c, d in record["chunks"]:
+        table.add_row(*(" ".join(map(repr, pieces)) for pieces in (sides[0][a:b], sides[1][c:d])))
+    gaps = [
+        " ".join(repr(side[i]) for i in record["gaps"][name])
+        for side, name in zip(sides, ("student", "teacher"), strict=True)
+    ]
+    table.add_section()
+    table.add_row(*(f"gaps: {gap or 'none'}" for gap in gaps))
+    return table
+
+
+def projection_table(record: dict[str, Any]) -> Table:
+    """What W holds, and a few of its rows."""
+    table = Table("what", "value", title=f"W: {record['student']} to {record['teacher']}")
+    for name, value in record.items():
+        if name == "examples":
+            for example in value:
+                pairs = zip(example["pieces"], example["weights"], strict=True)
+                row = ", ".join(f"{piece!r} {weight:.4f}" for piece, weight in pairs)
+                table.add_row(f"row {example['token']!r}", row)
+        else:
+            table.add_row(name.replace("_", " "), str(value))
+    return table

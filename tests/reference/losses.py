@@ -3,14 +3,15 @@
 import numpy as np
 
 
-def softmax(logits, temperature=1.0):
-    scaled = np.asarray(logits, np.float64) / temperature
+def softmax(logits, num_tokens, temperature=1.0):
+    """Over the first `num_tokens` entries; the others get 0."""
+    scaled = np.asarray(logits, np.float64)[:num_tokens] / temperature
     exp = np.exp(scaled - scaled.max())
-    return exp / exp.sum()
+    return np.concatenate([exp / exp.sum(), np.zeros(len(logits) - num_tokens)])
 
 
-def cross_entropy(logits, target):
-    return -np.log(softmax(logits)[target])
+def cross_entropy(logits, target, num_tokens):
+    return -np.log(softmax(logits, num_tokens)[target])
 
 
 def generalised_kl(m_T, m_S):
@@ -28,7 +29,7 @@ def chunk_measure(logits_SV, ids, first, last, num_tokens, temperature=1.0):
 
     The chunk is tokens `first:last`; the logits at position `i - 1` predict token `i`.
     """
-    probs = [softmax(logits_SV[i - 1][:num_tokens], temperature) for i in range(first, last)]
+    probs = [softmax(logits_SV[i - 1], num_tokens, temperature) for i in range(first, last)]
     rest = 1.0
     for offset in range(1, last - first):
         rest *= probs[offset][ids[first + offset]]
@@ -36,7 +37,10 @@ def chunk_measure(logits_SV, ids, first, last, num_tokens, temperature=1.0):
 
 
 def projected_kl(m_S, m_T, W, temperature=1.0):
-    """P-KL of two chunk measures: columns that W cannot reach are dropped, q renormalised."""
+    """P-KL of two chunk measures.
+
+    Columns that W cannot reach are dropped, the teacher's rest scaled up to the mass it had.
+    """
     reachable = W.sum(axis=0) > 0
     kept = np.where(reachable, m_T, 0.0)
     kept *= m_T.sum() / kept.sum()

@@ -145,9 +145,9 @@ def _content_chunks(student: _Side, teacher: _Side) -> np.ndarray:
     same_bytes_N = _span_hash(student, student_first_N, student_last_N) == _span_hash(
         teacher, teacher_first_N, teacher_last_N
     )
-    unbroken_N = (
-        chunks_N4[:, 1] - chunks_N4[:, 0] == student_last_N - student_first_N + 1
-    ) & (chunks_N4[:, 3] - chunks_N4[:, 2] == teacher_last_N - teacher_first_N + 1)
+    unbroken_N = (chunks_N4[:, 1] - chunks_N4[:, 0] == student_last_N - student_first_N + 1) & (
+        chunks_N4[:, 3] - chunks_N4[:, 2] == teacher_last_N - teacher_first_N + 1
+    )
     return chunks_N4[same_bytes_N & unbroken_N]
 
 

@@ -40,10 +40,11 @@ def make_examples(
 ) -> list[Example]:
     """Tokenise and align documents, each begun and ended as its side's tokenizer does.
 
-    A document that is too long on either side is cut after the last chunk that fits on both.
+    A document that is too long on either side is cut after the last chunk that fits on both. One
+    in which no chunk fits is left out.
 
     Raises:
-        XTokenError: there are no documents, or in none does anything align.
+        XTokenError: there are no documents, or none is left.
     """
     if not documents:
         raise XTokenError("data must hold at least one document, got none")
@@ -82,10 +83,11 @@ def _example(
     if len(student_ids) > student_length or len(teacher_ids) > teacher_length:
         fits_N = (chunks_N4[:, 1] <= student_length) & (chunks_N4[:, 3] <= teacher_length)
         chunks_N4 = chunks_N4[fits_N]
-        if not len(chunks_N4):
-            return None
-        student_ids = student_ids[: chunks_N4[-1, 1]]
-        teacher_ids = teacher_ids[: chunks_N4[-1, 3]]
+        if len(chunks_N4):
+            student_ids = student_ids[: chunks_N4[-1, 1]]
+            teacher_ids = teacher_ids[: chunks_N4[-1, 3]]
+    if not len(chunks_N4):
+        return None
     return Example(
         student_ids,
         teacher_ids,

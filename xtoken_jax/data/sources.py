@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,8 @@ def jsonl_files(pattern: str, *, field: str = "text") -> list[Document]:
 
     Raises:
         UsageError: no file matches.
-        XTokenError: a line is not JSON or lacks the field as a string (with file and line), or
-            a file has no record.
+        XTokenError: a line is not JSON, or its field is not text (with file and line), or a
+            file has no record.
     """
     documents = []
     for path in _matches(pattern):
@@ -60,17 +61,30 @@ def _jsonl_records(path: Path, field: str) -> Iterator[Document]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:  # JSON and UTF-8 errors alike
+        except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors alike
             raise XTokenError(f"{path}:{number}: must be JSON, got: {error}") from error
         text = record.get(field) if isinstance(record, dict) else None
-        if not isinstance(text, str):
-            raise XTokenError(f"{path}:{number}: `{field}` must be a string, got {text!r:.60}")
+        if not isinstance(text, str) or not text:
+            raise XTokenError(
+                f"{path}:{number}: `{field}` must be a string that is not empty, got {text!r:.60}"
+            )
+        if not _is_unicode(text):
+            raise XTokenError(f"{path}:{number}: `{field}` must not have half a surrogate pair")
         yield Document(text, f"{path}:{number}")
 
 
+def _is_unicode(text: str) -> bool:
+    """False for halves of surrogate pairs, which JSON can write and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _matches(pattern: str) -> list[Path]:
-    paths = [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]
-    files = [path for path in paths if path.is_file()]
+    found = glob.glob(os.path.expanduser(pattern), recursive=True)
+    files = [path for path in map(Path, sorted(found)) if path.is_file()]
     if not files:
         raise UsageError(f"`path` must name at least one file, but nothing matches {pattern}")
     return files

@@ -22,6 +22,7 @@ def cross_entropy(
         target_ids_N: The token that follows it.
         mask_N: False where there is none; those positions return exactly 0.
         num_tokens: Columns from here on are padding of the vocabulary and get no probability.
+
     Returns:
         Nats per token, shape [N], float32, unreduced.
     """

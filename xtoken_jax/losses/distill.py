@@ -80,8 +80,10 @@ def distillation_sums(
         temperature: Divides the logits that the distillation compares; its loss is scaled by
             the square. Cross-entropy is always at temperature 1.
         block_tokens: Student positions a block, over the whole batch.
+
     Returns:
         Sums with their counts; with no scored chunk, exactly 0.
+
     Raises:
         ValueError: `temperature` is not positive.
     """
@@ -126,9 +128,7 @@ def distillation_sums(
         teacher_rest_BN = rest_log_probs(
             teacher_log_prob_BT, spans.teacher_chunk_BT, spans.teacher_start_BN
         )
-    loss_BN = merge_chain_rule(
-        terms_BN.kl_N, terms_BN.carried_N, student_rest_BN, teacher_rest_BN
-    )
+    loss_BN = merge_chain_rule(terms_BN.kl_N, terms_BN.carried_N, student_rest_BN, teacher_rest_BN)
     mask_BN = spans.mask_BN
     return DistillationSums(
         cross_entropy=-jnp.sum(next_log_prob_BS, where=target_mask_BS),

@@ -40,14 +40,10 @@ def projected_terms(
 
     Teacher tokens that W cannot reach are dropped and the rest renormalised.
     """
-    teacher_log_probs_UN = log_softmax(
-        teacher_logits_UN, num_tokens=projection.num_teacher_tokens
-    )
+    teacher_log_probs_UN = log_softmax(teacher_logits_UN, num_tokens=projection.num_teacher_tokens)
     reachable_U1 = projection.reachable_U[:, None]
     reached_N = jnp.sum(jnp.exp(teacher_log_probs_UN), axis=0, where=reachable_U1)
-    log_q_UN = jax.nn.log_softmax(
-        jnp.where(reachable_U1, teacher_log_probs_UN, -jnp.inf), axis=0
-    )
+    log_q_UN = jax.nn.log_softmax(jnp.where(reachable_U1, teacher_log_probs_UN, -jnp.inf), axis=0)
     q_UN = jnp.exp(log_q_UN)
     z_UN = project(jnp.exp(student_log_probs_VN), projection)
     log_z_UN = jnp.log(jnp.maximum(z_UN, _FLOOR))
@@ -82,6 +78,7 @@ def merge_chain_rule(
         carried_N: `sum z` there.
         student_log_rest_N: `log c_S`, nats; 0 for a chunk of one token.
         teacher_log_rest_N: `log c_T`, nats.
+
     Returns:
         Nats per chunk, at least 0.
     """
@@ -116,8 +113,10 @@ def projected_kl(
             first token (`c = 1`).
         teacher_log_rest_N: Likewise for the teacher.
         temperature: Divides all logits; the result is scaled by its square.
+
     Returns:
         Nats per chunk, shape [N], float32, unreduced, at least 0.
+
     Raises:
         ValueError: `temperature` is not positive.
     Source: X-Token (arXiv 2605.21699), P-KL. The merge of longer chunks by the chain rule is

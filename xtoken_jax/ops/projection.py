@@ -41,6 +41,7 @@ def to_device(
         projection: From `build_projection` or `load_projection`.
         student_vocab_size: Rows of the student's unembedding; the tokenizer's size by default.
         teacher_vocab_size: Likewise for the teacher's.
+
     Raises:
         ValueError: an unembedding has fewer rows than its tokenizer has tokens.
     """

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Spans:
-    """Chunks of a batch in fixed shapes. Position `i` holds token `i`; position `i - 1` predicts it.
+    """Chunks of a batch in fixed shapes; position `i - 1` predicts token `i`.
 
     Attributes:
         student_chunk_BS: Chunk of each student token, -1 for none.

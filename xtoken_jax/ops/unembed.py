@@ -23,9 +23,7 @@ def unembed(
     hidden_ND: Float[Array, "N D"], unembedding_VD: Float[Array, "V D"]
 ) -> Float[Array, "V N"]:
     """Logits, vocabulary-major, accumulated in float32."""
-    return jnp.einsum(
-        "VD,ND->VN", unembedding_VD, hidden_ND, preferred_element_type=jnp.float32
-    )
+    return jnp.einsum("VD,ND->VN", unembedding_VD, hidden_ND, preferred_element_type=jnp.float32)
 
 
 def pick(log_probs_VN: Float[Array, "V N"], ids_N: Int[Array, " N"]) -> Float[Array, " N"]:
@@ -46,6 +44,7 @@ def map_blocks(
         block_tokens: Tokens a block, over the whole (global) batch; at least one position of
             every row is taken. The last block is padded with zeros.
         remat: Make a block's intermediates again for the gradient instead of keeping them.
+
     Returns:
         Pytree of `[B, S, ...]` arrays.
     """

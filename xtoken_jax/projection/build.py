@@ -69,6 +69,7 @@ def build_projection(
         gamma: Ratio between a piece's weight and its predecessor's, in `[0, 1]`.
         max_pieces: Pieces kept, K.
         long_pieces: What to do with a longer row: keep its first `max_pieces`, or drop the row.
+
     Raises:
         ValueError: an option is out of range.
     Source: X-Token (arXiv 2605.21699), section on the projection matrix.

@@ -56,6 +56,7 @@ def load_projection(
         path: What `save_projection` wrote.
         student: If given, W must have been built for this tokenizer.
         teacher: Likewise.
+
     Raises:
         XTokenError: the file is missing, damaged, not a projection, or for other tokenizers.
     """

@@ -152,6 +152,13 @@ class ByteTokenizer:
         """The bytes that tokens contribute, a tokenizer's prefix space included."""
         return b"".join([self.token_bytes[id] for id in ids])
 
+    def display(self, id: int) -> str:
+        """A token as text: bytes that are not UTF-8 as `\\xNN`, a control token by its name."""
+        content = self.token_bytes[id]
+        if not content:
+            return self._tokenizer.id_to_token(id) or f"<{id}>"
+        return content.decode(errors="backslashreplace")
+
     @functools.cached_property
     def id_of_bytes(self) -> dict[bytes, int]:
         """The canonical token of a byte string: where several spell it, the one emitted."""

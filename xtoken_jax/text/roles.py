@@ -100,6 +100,7 @@ def roles_of_control_tokens(
     Args:
         control: Control tokens, content to id.
         declared: `bos_token`, `eos_token`, `pad_token`, `unk_token` of `tokenizer_config.json`.
+
     Returns:
         Id to roles; a control token of unknown purpose has `Role.NONE`.
     """

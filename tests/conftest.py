@@ -37,3 +37,19 @@ def asset():
             pytest.skip(f"asset {name} cannot be fetched: {error}")
 
     return get
+
+
+@pytest.fixture(scope="session")
+def tokenizer(asset):
+    """A function from an asset's name to its `ByteTokenizer`, each loaded once."""
+    from xtoken_jax.text import ByteTokenizer
+
+    loaded = {}
+
+    def get(name: str) -> ByteTokenizer:
+        if name not in loaded:
+            asset(name)
+            loaded[name] = ByteTokenizer.load(f"asset:{name}")
+        return loaded[name]
+
+    return get

@@ -40,14 +40,12 @@ class ByteTable:
         hashes_V: uint64, polynomial hash of its bytes at position 0.
         unprefixed_hashes_V: The same without a leading space, 0 for tokens that have none.
         roles_V: int32 bit masks of `Role`.
-        control_V: True for control tokens and for ids that have no bytes.
     """
 
     lengths_V: np.ndarray
     hashes_V: np.ndarray
     unprefixed_hashes_V: np.ndarray
     roles_V: np.ndarray
-    control_V: np.ndarray
 
     @classmethod
     def of(cls, tokenizer: ByteTokenizer) -> "ByteTable":
@@ -77,7 +75,6 @@ class ByteTable:
             hashes_V,
             np.where(spaced_V, unprefixed_V, np.uint64(0)),
             roles_V,
-            lengths_V == 0,
         )
 
 

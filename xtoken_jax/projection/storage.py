@@ -16,6 +16,7 @@ from xtoken_jax.errors import XTokenError
 from xtoken_jax.projection.build import Projection
 from xtoken_jax.text import ByteTokenizer
 
+_METADATA_KEY = "xtoken_projection"
 _ROW_SUM_TOLERANCE = 1e-5
 
 
@@ -23,20 +24,21 @@ def save_projection(projection: Projection, path: str | Path) -> None:
     """Write W whole or not at all; two equal matrices from one command give equal bytes."""
     path = Path(path)
     metadata = {
-        "format": "xtoken-projection",
         "student_fingerprint": projection.student_fingerprint,
         "teacher_fingerprint": projection.teacher_fingerprint,
-        "num_student_tokens": str(projection.num_student_tokens),
-        "num_teacher_tokens": str(projection.num_teacher_tokens),
-        "options": json.dumps(projection.options, sort_keys=True),
+        "num_student_tokens": projection.num_student_tokens,
+        "num_teacher_tokens": projection.num_teacher_tokens,
+        "options": projection.options,
         "version": importlib.metadata.version("xtoken_jax"),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+    # One entry, since safetensors writes several in an order that changes from process to process.
+    header = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
     tensors = {"ids_VK": projection.ids_VK, "weights_VK": projection.weights_VK}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         try:
-            file.write(save(tensors, metadata=metadata))
+            file.write(save(tensors, metadata=header))
             file.flush()
             os.replace(file.name, path)
         except BaseException:
@@ -63,21 +65,22 @@ def load_projection(
     path = Path(path)
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+            header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise XTokenError(f"{path} does not exist; `xtoken project` writes it") from error
     except (OSError, SafetensorError) as error:
         raise XTokenError(f"{path} must be a whole safetensors file, got: {error}") from error
     try:
+        metadata = json.loads(header[_METADATA_KEY])
         projection = Projection(
             tensors["ids_VK"],
             tensors["weights_VK"],
-            num_student_tokens=int(metadata["num_student_tokens"]),
-            num_teacher_tokens=int(metadata["num_teacher_tokens"]),
+            num_student_tokens=metadata["num_student_tokens"],
+            num_teacher_tokens=metadata["num_teacher_tokens"],
             student_fingerprint=metadata["student_fingerprint"],
             teacher_fingerprint=metadata["teacher_fingerprint"],
-            options=json.loads(metadata["options"]),
+            options=metadata["options"],
         )
     except KeyError as error:
         raise XTokenError(f"{path} must be a projection, but {error} is missing in it") from error

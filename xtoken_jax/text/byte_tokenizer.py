@@ -74,7 +74,7 @@ class ByteTokenizer:
         self.token_bytes = self._token_bytes(vocabulary, added)
         self.bos_id = adds_bos[0] if adds_bos and self.roles.get(adds_bos[0]) else None
         self.eos_id = control.get(declared.get("eos_token", ""))
-        self.fingerprint = _fingerprint(parsed, declared)
+        self.fingerprint = _fingerprint(parsed, declared, bos=self.bos_id)
 
     @classmethod
     def load(cls, reference: str | Path) -> "ByteTokenizer":
@@ -153,7 +153,7 @@ class ByteTokenizer:
         return b"".join([self.token_bytes[id] for id in ids])
 
     def display(self, id: int) -> str:
-        """A token as text: bytes that are not UTF-8 as `\\xNN`, a control token by its name."""
+        """A token as text: bytes that are not UTF-8 as escapes, a control token by its name."""
         content = self.token_bytes[id]
         if not content:
             return self._tokenizer.id_to_token(id) or f"<{id}>"
@@ -185,10 +185,12 @@ class ByteTokenizer:
         return ids
 
 
-def _fingerprint(parsed: Mapping[str, Any], declared: Mapping[str, str]) -> str:
-    # Parsed and sorted, so that a file written again by another library version is the same.
-    deciding = {key: parsed[key] for key in sorted(parsed.keys() - {"padding", "truncation"})}
-    identity = json.dumps([deciding, dict(declared)], sort_keys=True)
+def _fingerprint(parsed: Mapping[str, Any], declared: Mapping[str, str], *, bos: int | None) -> str:
+    # Parsed and sorted, so that a file written again by another library is the same. The
+    # post-processor, which libraries rewrite, decides nothing here but the bos.
+    ignored = {"padding", "truncation", "post_processor"}
+    deciding = {key: parsed[key] for key in parsed.keys() - ignored}
+    identity = json.dumps([deciding, dict(declared), bos], sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()
 
 

@@ -1,0 +1,198 @@
+"""The byte path against its definition, and what it does at the edges."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.reference.alignment import byte_chunks
+from xtoken_jax.align import align_bytes, alignment_record, validate
+from xtoken_jax.text import Encoded
+
+PAIRS = [
+    ("llama3", "smollm2-135m"),
+    ("llama3", "qwen3"),
+    ("mistral-v3", "llama3"),
+    ("qwen3", "mistral-v3"),
+]
+TEXTS = (
+    "201 apples",
+    " In 2024, 3,141 Hundreds of naïve cafés\r\n\tsold $1.50 👩‍👩‍👧 日本語 العربية  ",
+    "",
+    "x",
+    "<|eot_id|> is ordinary text, and so is </s>\x00.",
+    "\n" * 40 + " " * 300,
+    "12345678901",
+)
+# Text of letters, digits, spaces and what is rare, as people and programs write it.
+ANY_TEXT = st.text(max_size=60) | st.text(alphabet="01289aeé ,.\n日👩‍", max_size=60)
+
+
+def contents(tokenizer, encoded, index):
+    pieces = [tokenizer.token_bytes[id] for id in encoded[index]]
+    for prefixed in encoded.prefixed_N - encoded.offsets_B[index]:
+        if 0 <= prefixed < len(pieces):
+            pieces[prefixed] = pieces[prefixed][1:]
+    return pieces
+
+
+def aligned(student, teacher, texts, **options):
+    sides = student.encode(texts, **options), teacher.encode(texts, **options)
+    alignment = align_bytes(*sides, student, teacher)
+    validate(alignment, *sides, student, teacher)
+    for index in range(len(texts)):
+        assert_tokens_in_one_place(alignment, index)
+    return alignment, *sides
+
+
+def assert_tokens_in_one_place(alignment, index):
+    chunks = alignment[index]
+    lengths = alignment.student_lengths_B[index], alignment.teacher_lengths_B[index]
+    for spans, gaps, length in zip(
+        (chunks[:, :2], chunks[:, 2:]), alignment.gaps(index), lengths, strict=True
+    ):
+        in_chunks = [i for first, end in spans for i in range(first, end)]
+        assert sorted([*in_chunks, *gaps]) == list(range(length))
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_equals_the_definition_on_real_tokenizers(tokenizer, pair):
+    student, teacher = map(tokenizer, pair)
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(ANY_TEXT, min_size=1, max_size=3))
+    def check(texts):
+        alignment, student_encoded, teacher_encoded = aligned(student, teacher, texts)
+        for index in range(len(texts)):
+            expected = byte_chunks(
+                contents(student, student_encoded, index), contents(teacher, teacher_encoded, index)
+            )
+            assert [tuple(chunk) for chunk in alignment[index].tolist()] == expected, texts[index]
+
+    check()
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_texts_align_whole(tokenizer, pair):
+    student, teacher = map(tokenizer, pair)
+    alignment, *encoded = aligned(student, teacher, list(TEXTS))
+    for index, text in enumerate(TEXTS):
+        same = [
+            b"".join(contents(side, e, index)) == text.encode()
+            for side, e in zip((student, teacher), encoded, strict=True)
+        ]
+        if all(same):  # SmolLM2 drops some characters, Qwen normalises others
+            gaps = alignment.gaps(index)
+            empty = [
+                [content for i, content in enumerate(contents(side, e, index)) if i in gap]
+                for side, e, gap in zip((student, teacher), encoded, gaps, strict=True)
+            ]
+            assert b"".join(empty[0] + empty[1]) == b"", text
+
+
+def test_a_packed_numeral_pairs_with_its_digits(tokenizer):
+    student, teacher = tokenizer("llama3"), tokenizer("smollm2-135m")
+    alignment, *encoded = aligned(student, teacher, ["201 apples"])
+    record = alignment_record(alignment, *encoded, student, teacher)
+    assert record["chunks"] == [[0, 1, 0, 3], [1, 2, 3, 4]]
+    assert record["student"]["pieces"] == ["201", " apples"]
+    assert record["teacher"]["pieces"] == ["2", "0", "1", " apples"]
+    assert record["gaps"] == {"student": [], "teacher": []}
+    assert record["path"] == "bytes"
+
+
+def test_control_tokens_pair_by_role_and_a_bos_on_one_side_is_one_gap(tokenizer):
+    llama, smollm, tekken = map(tokenizer, ("llama3", "smollm2-135m", "tekken"))
+    text = "Hello there, " * 50
+    both, *encoded = aligned(llama, tekken, [text], bos=True, eos=True)
+    assert both[0][0].tolist() == [0, 1, 0, 1]
+    lengths = [len(side[0]) for side in encoded]
+    assert both[0][-1].tolist() == [lengths[0] - 1, lengths[0], lengths[1] - 1, lengths[1]]
+    one, *_ = aligned(llama, smollm, [text], bos=True, eos=True)
+    assert [gap.tolist() for gap in one.gaps(0)] == [[0], []]
+
+
+def test_a_truncated_end_is_a_gap_and_the_rest_stays(tokenizer):
+    student, teacher = tokenizer("llama3"), tokenizer("smollm2-135m")
+    texts = ["one two three", "It cost 201", "four five"]
+    whole, student_encoded, teacher_encoded = aligned(student, teacher, texts)
+    # Cut the teacher's last token of each text: of `201` it then has `2` and `0`.
+    keep = np.ones(len(teacher_encoded.ids_N), bool)
+    keep[teacher_encoded.offsets_B[1:] - 1] = False
+    cut = Encoded(
+        teacher_encoded.ids_N[keep],
+        teacher_encoded.offsets_B - np.arange(len(texts) + 1),
+        teacher_encoded.prefixed_N,
+    )
+    alignment = align_bytes(student_encoded, cut, student, teacher)
+    validate(alignment, student_encoded, cut, student, teacher)
+    for index in range(len(texts)):
+        np.testing.assert_array_equal(alignment[index], whole[index][:-1])
+    assert [len(gap) for gap in alignment.gaps(1)] == [1, 2]
+
+
+def test_other_bytes_of_the_same_length_spoil_only_their_chunk(tokenizer):
+    student, teacher = tokenizer("llama3"), tokenizer("qwen3")
+    left = student.encode(["the red fox ran home"])
+    right = teacher.encode(["the rad fox ran home"])
+    alignment = align_bytes(left, right, student, teacher)
+    validate(alignment, left, right, student, teacher)
+    gaps = [
+        b"".join(tokenizer.token_bytes[encoded[0][i]] for i in gap)
+        for tokenizer, encoded, gap in zip(
+            (student, teacher), (left, right), alignment.gaps(0), strict=True
+        )
+    ]
+    assert gaps == [b" red", b" rad"]
+
+
+def test_a_chunk_that_a_control_token_splits_is_a_gap(tokenizer):
+    student, teacher = tokenizer("llama3"), tokenizer("llama3")
+    whole = student.id_of_bytes[b" apples"]
+    halves = [student.id_of_bytes[b" app"], student.id_of_bytes[b"les"]]
+    left = Encoded(np.array([5, whole, 6], np.int32), np.array([0, 3]), np.zeros(0, np.int64))
+    ids = np.array([5, halves[0], student.eos_id, halves[1], 6], np.int32)
+    right = Encoded(ids, np.array([0, 5]), np.zeros(0, np.int64))
+    alignment = align_bytes(left, right, student, teacher)
+    validate(alignment, left, right, student, teacher)
+    assert alignment[0].tolist() == [[0, 1, 0, 1], [2, 3, 4, 5]]
+
+
+def test_control_tokens_in_crossed_order_stay_monotone(tokenizer):
+    llama = tokenizer("llama3")
+    bos, eos = llama.bos_id, llama.eos_id
+    left = Encoded(np.array([bos, eos, 5], np.int32), np.array([0, 3]), np.zeros(0, np.int64))
+    right = Encoded(np.array([eos, bos, 5], np.int32), np.array([0, 3]), np.zeros(0, np.int64))
+    alignment = align_bytes(left, right, llama, llama)
+    validate(alignment, left, right, llama, llama)
+    assert len(alignment[0]) == 2  # one of the pair, and the token
+
+
+def test_different_numbers_of_texts_and_ids_out_of_range_are_errors(tokenizer):
+    student, teacher = tokenizer("llama3"), tokenizer("smollm2-135m")
+    one, two = student.encode(["a"]), teacher.encode(["a", "b"])
+    with pytest.raises(ValueError, match="same texts, got 1 and 2"):
+        align_bytes(one, two, student, teacher)
+    large = Encoded(np.array([128255], np.int32), np.array([0, 1]), np.zeros(0, np.int64))
+    with pytest.raises(ValueError, match=r"`teacher` ids must be in \[0, 49152\), got 128255"):
+        align_bytes(one, large, student, teacher)
+
+
+def test_validate_finds_what_is_wrong(tokenizer):
+    student, teacher = tokenizer("llama3"), tokenizer("smollm2-135m")
+    alignment, *encoded = aligned(student, teacher, ["201 apples 201 apples"])
+    good = alignment.chunks_N4
+    overlapping = good.copy()
+    overlapping[0, 3] += 1
+    for bad, message in (
+        (good[[1, 0, 2, 3]], "ordered"),
+        (overlapping, "ordered"),
+        (good[:1] * [[1, 0, 1, 1]], "empty"),
+        (np.array([[0, 1, 0, 2]]), "same bytes"),
+        (np.array([[0, 2, 0, 4]]), "no common cut"),
+    ):
+        broken = type(alignment)(
+            bad, np.array([0, len(bad)]), alignment.student_lengths_B, alignment.teacher_lengths_B
+        )
+        with pytest.raises(ValueError, match=message):
+            validate(broken, *encoded, student, teacher)

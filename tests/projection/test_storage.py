@@ -1,0 +1,90 @@
+"""W on disk: round trip, wrong pairings, damage."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from xtoken_jax.errors import XTokenError
+from xtoken_jax.projection import (
+    Projection,
+    build_projection,
+    load_projection,
+    save_projection,
+)
+
+
+@pytest.fixture
+def projection():
+    ids = np.array([[0, 1], [2, -1], [-1, -1]], np.int32)
+    weights = np.array([[0.9, 0.1], [1, 0], [0, 0]], np.float32)
+    return Projection(ids, weights, 3, 4, "a" * 64, "b" * 64, {"beta": 0.9})
+
+
+def test_round_trip_and_equal_bytes(projection, tmp_path):
+    for name in ("one", "two"):
+        save_projection(projection, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    loaded = load_projection(tmp_path / "one")
+    for field in dataclasses.fields(Projection):
+        np.testing.assert_array_equal(getattr(loaded, field.name), getattr(projection, field.name))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_a_failed_save_leaves_the_old_file(projection, tmp_path, monkeypatch):
+    save_projection(projection, tmp_path / "w")
+    before = (tmp_path / "w").read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        save_projection(projection, tmp_path / "w")
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
+    assert (tmp_path / "w").read_bytes() == before
+
+
+def test_another_tokenizer_is_named_with_both_fingerprints(tokenizer, tmp_path):
+    smollm, mistral = tokenizer("smollm2-135m"), tokenizer("mistral-v3")
+    save_projection(build_projection(smollm, mistral), tmp_path / "w")
+    load_projection(tmp_path / "w", student=smollm, teacher=mistral)
+    for side, wrong, right in (("student", mistral, smollm), ("teacher", smollm, mistral)):
+        with pytest.raises(XTokenError, match=f"another {side} tokenizer") as error:
+            load_projection(tmp_path / "w", **{side: wrong})
+        assert wrong.fingerprint[:12] in str(error.value)
+        assert right.fingerprint[:12] in str(error.value)
+
+
+def test_missing_and_truncated_files(projection, tmp_path):
+    with pytest.raises(XTokenError, match="does not exist; `xtoken project` writes it"):
+        load_projection(tmp_path / "none")
+    save_projection(projection, tmp_path / "w")
+    content = (tmp_path / "w").read_bytes()
+    (tmp_path / "w").write_bytes(content[: len(content) - 4])
+    with pytest.raises(XTokenError, match="must be a whole safetensors file"):
+        load_projection(tmp_path / "w")
+
+
+def test_a_file_without_metadata_is_not_a_projection(projection, tmp_path):
+    save_file({"ids_VK": projection.ids_VK, "weights_VK": projection.weights_VK}, tmp_path / "w")
+    with pytest.raises(XTokenError, match="must be a projection"):
+        load_projection(tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ids_VK": np.array([[0, 4], [2, -1], [-1, -1]], np.int32)}, r"in \[-1, 4\), got -1 to 4"),
+        (
+            {"weights_VK": np.array([[0.9, 0.2], [1, 0], [0, 0]], np.float32)},
+            r"rows must sum to 1, got 1\.09.* in row 0",
+        ),
+        (
+            {"weights_VK": np.array([[0.9, 0.1], [0, 0], [0, 0]], np.float32)},
+            r"rows must sum to 1, got 0\.0 in row 1",
+        ),
+        ({"num_student_tokens": 5}, "must both have 5 rows"),
+    ],
+)
+def test_impossible_contents_are_refused(projection, tmp_path, change, message):
+    save_projection(dataclasses.replace(projection, **change), tmp_path / "w")
+    with pytest.raises(XTokenError, match=message):
+        load_projection(tmp_path / "w")

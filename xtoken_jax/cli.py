@@ -21,7 +21,7 @@ from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.text import ByteTokenizer, resolve
 
 # What is printed holds tokens and paths, whose brackets are not rich's markup.
-_OUT = Console(markup=False, emoji=False)
+_OUT = Console(markup=False, emoji=False, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class Project:
     """Ratio between a piece's weight and the one before it."""
     max_pieces: int = 4
     """Pieces kept of a student token."""
-    show: tuple[str, ...] = ("201",)
-    """Student tokens whose rows are printed."""
+    show: tuple[str, ...] = ()
+    """Student tokens whose rows are printed; default `201`, where the student has it."""
     json: bool = False
     """Print JSON."""
 
@@ -133,15 +133,12 @@ class Project:
             )
         except ValueError as error:
             raise UsageError(str(error)) from error
+        tokens = [os.fsencode(token) for token in self.show]
+        if not tokens and b"201" in student.id_of_bytes:
+            tokens = [b"201"]
+        record = projection_record(projection, student, teacher, tokens=tokens, path=self.out)
         if self.out is not None:
             save_projection(projection, self.out)
-        record = projection_record(
-            projection,
-            student,
-            teacher,
-            tokens=[token.encode() for token in self.show],
-            path=self.out,
-        )
         if self.json:
             _print_json(record)
         else:

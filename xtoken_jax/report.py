@@ -49,15 +49,15 @@ def read_evaluation(run_dir: Path) -> dict[str, dict[str, float | None]]:
 
 
 def evaluation_table(results: dict[str, dict[str, float | None]]) -> Table:
-    """Held-out bits per byte, and the student's change."""
+    """Held-out bits per byte, and the student's change where both times were on as many bytes."""
     table = Table(title="held-out bits per byte")
     table.add_column("model")
     for name in ("all bytes", "digit bytes"):
         table.add_column(name, justify="right")
     for name, result in results.items():
         table.add_row(name, *(_number(result[field]) for field in ("all", "digits")))
-    if {"student before", "student after"} <= results.keys():
-        before, after = results["student before"], results["student after"]
+    before, after = results.get("student before"), results.get("student after")
+    if before and after and before.get("num_bytes") == after.get("num_bytes"):
         changes = [_change(before[field], after[field]) for field in ("all", "digits")]
         table.add_row("student's change", *changes)
     return table
@@ -123,5 +123,5 @@ def projection_table(record: dict[str, Any]) -> Table:
                 row = ", ".join(f"{piece!r} {weight:.4f}" for piece, weight in pairs)
                 table.add_row(f"row {example['token']!r}", row)
         else:
-            table.add_row(name.replace("_", " "), str(value))
+            table.add_row(name.replace("_", " "), "-" if value is None else str(value))
     return table

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from xtoken_jax.errors import XTokenError
+from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.projection.build import Projection
 from xtoken_jax.text import ByteTokenizer
 
@@ -60,7 +60,8 @@ def load_projection(
         teacher: Likewise.
 
     Raises:
-        XTokenError: the file is missing, damaged, not a projection, or for other tokenizers.
+        UsageError: there is no such file.
+        XTokenError: it is damaged, not a projection, or for other tokenizers.
     """
     path = Path(path)
     try:
@@ -68,7 +69,7 @@ def load_projection(
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
-        raise XTokenError(f"{path} does not exist; `xtoken project` writes it") from error
+        raise UsageError(f"{path} does not exist; `xtoken project` writes it") from error
     except (OSError, SafetensorError) as error:
         raise XTokenError(f"{path} must be a whole safetensors file, got: {error}") from error
     try:

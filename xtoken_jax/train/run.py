@@ -1,22 +1,26 @@
 """A distillation run, from config to exported student, in the order in which it happens."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import grain
 import jax
 import yaml
 from flax import nnx
+from jax.sharding import Mesh
 from rich.console import Console
 
 from xtoken_jax.config import ExperimentConfig, to_dict
-from xtoken_jax.data import batch_dataset
+from xtoken_jax.data import Batch, Example, batch_dataset
 from xtoken_jax.errors import UsageError
 from xtoken_jax.evaluate import bits_per_byte
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.sharding import batch_sharding
 from xtoken_jax.models.weights import save_model
 from xtoken_jax.ops import to_device
+from xtoken_jax.projection import Projection, save_projection
 from xtoken_jax.text import ByteTokenizer
 from xtoken_jax.train import setup
 from xtoken_jax.train.checkpoints import Checkpoints
@@ -24,7 +28,7 @@ from xtoken_jax.train.loop import run_steps
 from xtoken_jax.train.mesh import make_mesh
 from xtoken_jax.train.metrics import write_text
 from xtoken_jax.train.optimiser import make_optimiser
-from xtoken_jax.train.step import init_state, make_step, put_batch
+from xtoken_jax.train.step import Metrics, TrainState, init_state, make_step, put_batch
 
 _CONSOLE = Console(stderr=True, highlight=False)
 
@@ -66,25 +70,18 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
         tokenizers = setup.load_tokenizers(config)
         examples = setup.load_examples(config, tokenizers)
         evaluation = _Evaluation(config, setup.heldout_texts(config, tokenizers))
-        teacher, projection = setup.load_teaching(config, run_dir, tokenizers, mesh)
+        teacher, projection = setup.load_teaching(config, tokenizers, mesh)
         student = setup.load_student(config, run_dir, tokenizers.student, mesh)
         if not resuming:
             write_text(run_dir / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+            if projection is not None:
+                save_projection(projection, run_dir / "projection.safetensors")
             evaluation.run("student before", student, tokenizers.student)
             if teacher is not None:
                 evaluation.run("teacher", teacher, tokenizers.teacher)
 
-        on_device = None
-        if projection is not None and teacher is not None:
-            on_device = to_device(
-                projection,
-                student_vocab_size=student.unembedding_VD.shape[0],
-                teacher_vocab_size=teacher.unembedding_VD.shape[0],
-            )
         student_graph, params = nnx.split(student)
-        teacher_graph, teacher_params = (None, None) if teacher is None else nnx.split(teacher)
-        optimiser = make_optimiser(config.optim)
-        state = init_state(params, optimiser, mesh)
+        state = init_state(params, make_optimiser(config.optim), mesh)
         del student, params  # the state has taken their buffers
         batches = iter(_dataset(config, examples))
         if resuming:
@@ -92,25 +89,16 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
             batches.set_state(data_state)
             _CONSOLE.print(f"going on from step {int(state.step)}")
 
-        update = make_step(
-            student_graph,
-            teacher_graph,
-            optimiser,
-            config.loss,
-            num_tokens=tokenizers.student.num_tokens,
-            shardings=jax.tree.map(lambda x: x.sharding, state),
-        )
-        sharding = batch_sharding(mesh)
-        state, stopped_by = run_steps(
+        step = _make_step(
             config,
-            lambda state, batch: update(
-                state, teacher_params, on_device, put_batch(batch, sharding)
-            ),
+            student_graph,
+            teacher,
+            projection,
             state,
-            batches,
-            checkpoints,
-            run_dir=run_dir,
+            mesh,
+            num_tokens=tokenizers.student.num_tokens,
         )
+        state, stopped_by = run_steps(config, step, state, batches, checkpoints, run_dir=run_dir)
         checkpoints.close()
         if stopped_by is None:
             student = nnx.merge(student_graph, state.params)
@@ -119,7 +107,43 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
     return RunResult(run_dir, int(state.step), stopped_by)
 
 
-def _dataset(config: ExperimentConfig, examples):
+def _make_step(
+    config: ExperimentConfig,
+    student_graph: nnx.GraphDef,
+    teacher: Decoder | None,
+    projection: Projection | None,
+    state: TrainState,
+    mesh: Mesh,
+    *,
+    num_tokens: int,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The jitted step with all that stays the same bound to it, from host batches."""
+    teacher_graph = teacher_params = on_device = None
+    student = nnx.merge(student_graph, state.params)
+    if teacher is not None and projection is not None:
+        teacher_graph, teacher_params = nnx.split(teacher)
+        on_device = to_device(
+            projection,
+            student_vocab_size=student.unembedding_VD.shape[0],
+            teacher_vocab_size=teacher.unembedding_VD.shape[0],
+        )
+    update = make_step(
+        student_graph,
+        teacher_graph,
+        make_optimiser(config.optim),
+        config.loss,
+        num_tokens=num_tokens,
+        shardings=jax.tree.map(lambda x: x.sharding, state),
+    )
+    sharding = batch_sharding(mesh)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return update(state, teacher_params, on_device, put_batch(batch, sharding))
+
+    return step
+
+
+def _dataset(config: ExperimentConfig, examples: Sequence[Example]) -> grain.IterDataset:
     return batch_dataset(
         examples,
         batch_size=config.data.batch_size,

@@ -20,7 +20,6 @@ from xtoken_jax.projection import (
     build_projection,
     load_projection,
     retokenise,
-    save_projection,
 )
 from xtoken_jax.text import ByteTokenizer, resolve
 
@@ -78,12 +77,12 @@ def load_student(
 
 
 def load_teaching(
-    config: ExperimentConfig, run_dir: Path, tokenizers: Tokenizers, mesh: Mesh
+    config: ExperimentConfig, tokenizers: Tokenizers, mesh: Mesh
 ) -> tuple[Decoder | None, Projection | None]:
     """The teacher, in one dtype throughout, and W; neither for cross-entropy alone."""
     if config.loss.distillation == "none":
         return None, None
-    projection = _projection(config, run_dir, tokenizers)
+    projection = _projection(config, tokenizers)
     dtype = jnp.dtype(config.teacher.dtype)
     directory = resolve(config.teacher.model)
     teacher = load_model(directory, dtype=dtype, param_dtype=dtype, mesh=mesh)
@@ -100,13 +99,13 @@ def _checked(model: Decoder, tokenizer: ByteTokenizer) -> Decoder:
     return model
 
 
-def _projection(config: ExperimentConfig, run_dir: Path, tokenizers: Tokenizers) -> Projection:
-    """W from its file, or built and kept in `run_dir/projection.safetensors`."""
+def _projection(config: ExperimentConfig, tokenizers: Tokenizers) -> Projection:
+    """W from its file, or built."""
     options = config.projection
     student, teacher = tokenizers.student, tokenizers.teacher
     if options.path is not None:
         return load_projection(options.path, student=student, teacher=teacher)
-    projection = build_projection(
+    return build_projection(
         student,
         teacher,
         beta=options.beta,
@@ -114,8 +113,6 @@ def _projection(config: ExperimentConfig, run_dir: Path, tokenizers: Tokenizers)
         max_pieces=options.max_pieces,
         long_pieces=options.long_pieces,
     )
-    save_projection(projection, run_dir / "projection.safetensors")
-    return projection
 
 
 def read_documents(source: SourceConfig) -> list[Document]:

@@ -1,0 +1,147 @@
+import json
+
+import matplotlib.image
+import pytest
+from rich.console import Console
+
+from xtoken_jax.errors import UsageError, XTokenError
+from xtoken_jax.report import (
+    alignment_table,
+    evaluation_table,
+    plot_curves,
+    read_evaluation,
+    read_metrics,
+)
+
+RESULTS = {
+    "student before": {"all": 2.0, "digits": 4.0},
+    "teacher": {"all": 1.25, "digits": None},
+    "student after": {"all": 1.5, "digits": 5.0},
+}
+
+
+def printed(table) -> str:
+    console = Console(width=120, markup=False)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def record(step, **values):
+    common = {"step": step, "cross_entropy": 3.0 / step, "learning_rate": 0.1}
+    return common | values
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A run of three steps."""
+    lines = [json.dumps(record(n, distillation=2.0, agreement=0.5)) for n in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "evaluation.json").write_text(json.dumps(RESULTS))
+    return tmp_path
+
+
+class TestReadMetrics:
+    def test_records_by_step(self, run_dir):
+        assert [r["step"] for r in read_metrics(run_dir)] == [1, 2, 3]
+
+    def test_a_last_line_that_a_kill_cut_is_left_out(self, run_dir):
+        with (run_dir / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 4, "cross')
+        assert [r["step"] for r in read_metrics(run_dir)] == [1, 2, 3]
+
+    def test_any_other_bad_line_is_named(self, run_dir):
+        (run_dir / "metrics.jsonl").write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
+        with pytest.raises(XTokenError, match=r"metrics\.jsonl:2: must be JSON"):
+            read_metrics(run_dir)
+
+    def test_missing_run(self, tmp_path):
+        with pytest.raises(UsageError, match="none does not exist"):
+            read_metrics(tmp_path / "none")
+
+    def test_not_a_run(self, tmp_path):
+        with pytest.raises(XTokenError, match=r"but has no metrics\.jsonl"):
+            read_metrics(tmp_path)
+
+    @pytest.mark.parametrize("content", ["", '{"step": 1, "cro'])
+    def test_no_step_yet(self, tmp_path, content):
+        (tmp_path / "metrics.jsonl").write_text(content)
+        with pytest.raises(XTokenError, match="at least one step"):
+            read_metrics(tmp_path)
+
+
+class TestEvaluationTable:
+    def test_a_row_for_each_model_and_the_students_change(self, run_dir):
+        lines = printed(evaluation_table(read_evaluation(run_dir))).splitlines()
+        rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+        assert rows == [
+            ["student before", "2.000", "4.000"],
+            ["teacher", "1.250", "-"],
+            ["student after", "1.500", "5.000"],
+            ["student's change", "-25.0%", "+25.0%"],
+        ]
+
+    def test_no_change_is_shown_for_a_run_that_has_not_ended(self):
+        before = {name: RESULTS[name] for name in ("student before", "teacher")}
+        assert "change" not in printed(evaluation_table(before))
+
+    def test_no_change_is_shown_between_different_texts(self):
+        other = {
+            name: RESULTS[name] | {"num_bytes": count}
+            for name, count in (("student before", 9), ("student after", 10))
+        }
+        assert "change" not in printed(evaluation_table(other))
+
+    def test_digits_may_be_missing(self):
+        nothing = {
+            name: {"all": 2.0, "digits": None} for name in ("student before", "student after")
+        }
+        assert "+0.0%" in printed(evaluation_table(nothing))
+
+    def test_nothing_was_evaluated(self, tmp_path):
+        assert read_evaluation(tmp_path) == {}
+
+
+class TestPlotCurves:
+    def test_draws_the_curves_and_leaves_nothing_else(self, run_dir):
+        before = set(run_dir.iterdir())
+        path = plot_curves(run_dir)
+        assert set(run_dir.iterdir()) - before == {path} == {run_dir / "curves.png"}
+        height, width, _ = matplotlib.image.imread(path).shape
+        assert width > 2 * height > 600
+
+    def test_the_losses_are_in_it(self, run_dir):
+        one = plot_curves(run_dir).read_bytes()
+        assert plot_curves(run_dir).read_bytes() == one
+        lines = [json.dumps(record(n, distillation=9.0 * n, agreement=0.5)) for n in (1, 2, 3)]
+        (run_dir / "metrics.jsonl").write_text("\n".join(lines))
+        assert plot_curves(run_dir).read_bytes() != one
+
+    def test_cross_entropy_alone(self, tmp_path):
+        (tmp_path / "metrics.jsonl").write_text(json.dumps(record(1)))
+        assert plot_curves(tmp_path).stat().st_size > 1000
+
+    def test_missing_run(self, tmp_path):
+        with pytest.raises(UsageError):
+            plot_curves(tmp_path / "none")
+        assert list(tmp_path.iterdir()) == []
+
+
+def side(*pieces):
+    return {"pieces": list(pieces)}
+
+
+class TestTokenTables:
+    """Tokens may hold brackets, which are not rich's markup."""
+
+    def test_alignment(self):
+        record = {
+            "path": "bytes",
+            "student": side("<s>", "[/b]"),
+            "teacher": side("[", "/", "b]"),
+            "chunks": [[1, 2, 0, 3]],
+            "gaps": {"student": [0], "teacher": []},
+        }
+        text = printed(alignment_table(record))
+        assert "│ '[/b]'      │ '[' '/' 'b]' │" in text
+        assert "│ gaps: '<s>' │ gaps: none   │" in text

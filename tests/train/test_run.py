@@ -170,6 +170,22 @@ def test_a_non_finite_loss_stops_the_run_with_the_state_from_before(
     np.testing.assert_array_equal(losses(resumed.run_dir), losses(run_dir))
 
 
+def test_a_start_without_a_checkpoint_makes_the_student_anew(finished, tmp_path):
+    config = in_new_directory(finished[0], tmp_path)
+    body = config.teacher.model  # has another vocabulary than the tokenizer
+    student = dataclasses.replace(
+        config.student, model=body, tokenizer=config.student.model, layers=(0,)
+    )
+    config = dataclasses.replace(config, student=student)
+    first = losses(train(config).run_dir)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    other = dataclasses.replace(config, student=dataclasses.replace(student, layers=(1,)))
+    second = losses(train(other).run_dir)
+    assert (second[0] != first[0]).all()
+    layers = json.loads((tmp_path / "run" / "student" / "config.json").read_text())
+    assert layers["num_hidden_layers"] == 1
+
+
 def test_cross_entropy_alone_needs_no_teacher(finished, tmp_path):
     config = in_new_directory(finished[0], tmp_path)
     config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, distillation="none"))

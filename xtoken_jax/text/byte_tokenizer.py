@@ -83,7 +83,7 @@ class ByteTokenizer:
         Raises:
             XTokenError: there is no readable `tokenizer.json`.
         """
-        directory = resolve(str(reference))
+        directory = resolve(str(reference), weights=False)
         path = directory / "tokenizer.json"
         if not path.is_file():
             raise XTokenError(

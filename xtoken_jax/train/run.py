@@ -71,7 +71,7 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
         examples = setup.load_examples(config, tokenizers)
         evaluation = _Evaluation(config, setup.heldout_texts(config, tokenizers))
         teacher, projection = setup.load_teaching(config, tokenizers, mesh)
-        student = setup.load_student(config, run_dir, tokenizers.student, mesh)
+        student = setup.load_student(config, run_dir, tokenizers.student, mesh, resuming=resuming)
         if not resuming:
             write_text(run_dir / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
             if projection is not None:

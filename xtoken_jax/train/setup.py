@@ -41,12 +41,17 @@ def load_tokenizers(config: ExperimentConfig) -> Tokenizers:
     return Tokenizers(
         ByteTokenizer.load(reference),
         ByteTokenizer.load(config.teacher.model),
-        resolve(reference),
+        resolve(reference, weights=False),
     )
 
 
 def load_student(
-    config: ExperimentConfig, run_dir: Path, student: ByteTokenizer, mesh: Mesh
+    config: ExperimentConfig,
+    run_dir: Path,
+    student: ByteTokenizer,
+    mesh: Mesh,
+    *,
+    resuming: bool,
 ) -> Decoder:
     """The student before the first step, its vocabulary transplanted where that is asked for.
 
@@ -62,12 +67,13 @@ def load_student(
         directory = resolve(config.student.model)
         return _checked(load_model(directory, layers=config.student.layers, **options), student)
     initial = run_dir / "student_init"
-    if not (initial / "config.json").is_file():
+    # A run that starts again without a checkpoint may have another body or tokenizer by now.
+    if not resuming or not (initial / "config.json").is_file():
         body = ByteTokenizer.load(config.student.model)
         pieces = retokenise(student, body)
         transplant(
             resolve(config.student.model),
-            resolve(config.student.tokenizer),
+            resolve(config.student.tokenizer, weights=False),
             initial,
             piece_ids_N=pieces.ids_N,
             piece_offsets_V=pieces.offsets_V,

@@ -1,6 +1,8 @@
 """W on disk: round trip, wrong pairings, damage."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -30,6 +32,30 @@ def test_round_trip_and_equal_bytes(projection, tmp_path):
     for field in dataclasses.fields(Projection):
         np.testing.assert_array_equal(getattr(loaded, field.name), getattr(projection, field.name))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+SAVE_ONE = """
+import sys
+import numpy as np
+from xtoken_jax.projection import Projection, save_projection
+
+path, sys.argv[:] = sys.argv[1], ["xtoken"]
+ids, weights = np.array([[0]], np.int32), np.array([[1]], np.float32)
+save_projection(Projection(ids, weights, 1, 1, "a", "b", {"beta": 0.9, "gamma": 0.1}), path)
+"""
+
+
+def test_two_processes_write_equal_bytes(tmp_path):
+    for name in ("one", "two", "three"):
+        subprocess.run([sys.executable, "-c", SAVE_ONE, tmp_path / name], check=True)
+    contents = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(contents) == 1
+
+
+def test_others_may_read_what_was_saved(projection, tmp_path):
+    save_projection(projection, tmp_path / "w")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "w").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_failed_save_leaves_the_old_file(projection, tmp_path, monkeypatch):
@@ -70,17 +96,69 @@ def test_a_file_without_metadata_is_not_a_projection(projection, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ("{", "its metadata: "),
+        ("[]", "its metadata: "),
+        ("{}", "'num_student_tokens' is missing"),
+    ],
+)
+def test_damaged_metadata_is_one_line(projection, tmp_path, metadata, message):
+    tensors = {"ids_VK": projection.ids_VK, "weights_VK": projection.weights_VK}
+    save_file(tensors, tmp_path / "w", metadata={"xtoken_projection": metadata})
+    with pytest.raises(XTokenError, match=f"must be a projection, but {message}"):
+        load_projection(tmp_path / "w")
+
+
+def test_metadata_of_a_wrong_type_is_one_line(projection, tmp_path):
+    save_projection(dataclasses.replace(projection, num_teacher_tokens="four"), tmp_path / "w")
+    with pytest.raises(XTokenError, match=r"its metadata: invalid literal for int.* 'four'"):
+        load_projection(tmp_path / "w")
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ids_VK": np.array([[0, 4], [2, -1], [-1, -1]], np.int32)}, r"in \[-1, 4\), got -1 to 4"),
+        (
+            {"ids_VK": np.array([[0, 4], [2, -1], [-1, -1]], np.int32)},
+            r"in \[-1, 4\), got \[0, 4\] in row 0",
+        ),
         (
             {"weights_VK": np.array([[0.9, 0.2], [1, 0], [0, 0]], np.float32)},
             r"rows must sum to 1, got 1\.09.* in row 0",
         ),
         (
             {"weights_VK": np.array([[0.9, 0.1], [0, 0], [0, 0]], np.float32)},
-            r"rows must sum to 1, got 0\.0 in row 1",
+            r"weights must be positive, and 0 at the pads, got \[0\.0, 0\.0\] in row 1",
         ),
+        (
+            {"weights_VK": np.array([[1.5, -0.5], [1, 0], [0, 0]], np.float32)},
+            r"weights must be positive.* got \[1\.5, -0\.5\] in row 0",
+        ),
+        (
+            {"weights_VK": np.array([[0.9, 0.1], [0.5, 0.5], [0, 0]], np.float32)},
+            r"0 at the pads, got \[0\.5, 0\.5\] in row 1",
+        ),
+        (
+            {"weights_VK": np.array([[np.inf, 0.1], [1, 0], [0, 0]], np.float32)},
+            "rows must sum to 1, got inf in row 0",
+        ),
+        (
+            {"weights_VK": np.array([[0.9, np.nan], [1, 0], [0, 0]], np.float32)},
+            r"weights must be positive.* got \[0\.89.*, nan\] in row 0",
+        ),
+        (
+            {
+                "ids_VK": np.array([[0, 1], [-1, 2], [-1, -1]], np.int32),
+                "weights_VK": np.array([[0.9, 0.1], [0, 1], [0, 0]], np.float32),
+            },
+            r"pads must come after the entries of a row, got \[-1, 2\] in row 1",
+        ),
+        (
+            {"ids_VK": np.zeros((3, 2), np.int64)},
+            "ids must be int32 and weights float32, got int64",
+        ),
+        ({"ids_VK": np.zeros(3, np.int32)}, r"must both have 3 rows, got shapes \(3,\)"),
         ({"num_student_tokens": 5}, "must both have 5 rows"),
     ],
 )

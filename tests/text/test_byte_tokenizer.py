@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from xtoken_jax.errors import XTokenError
 from xtoken_jax.text import ByteTokenizer, Role
@@ -144,7 +153,8 @@ def byte_level(extra=(), **options):
 
 
 def sentencepiece(*, byte_fallback=True):
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces = ["<unk>", "<s>", "</s>"]
+    pieces += [f"<0x{byte:02X}>" for byte in range(256)] if byte_fallback else []
     pieces += ["▁", "a", "b", "▁a", "\n"]
     tokenizer = Tokenizer(
         models.BPE(
@@ -235,12 +245,78 @@ def test_saving_with_transformers_keeps_the_fingerprint(asset, tmp_path):
     assert saved.fingerprint == original.fingerprint
 
 
+def test_bos_is_what_is_put_first_and_has_that_role(tmp_path):
+    cases = ("$A </s>", None), ("</s> $A", None), ("<s> $A </s>", 256)
+    for name, (template, bos) in enumerate(cases):
+        tokenizer = byte_level()
+        tokenizer.add_special_tokens(["<s>", "</s>"])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[("<s>", 256), ("</s>", 257)]
+        )
+        side = small(tmp_path / str(name), tokenizer, bos_token="<s>", eos_token="</s>")
+        assert (side.bos_id, side.eos_id) == (bos, 257)
+
+
+def test_without_bos_and_eos_nothing_is_put_around_a_text(tmp_path):
+    side = small(tmp_path, byte_level())
+    assert (side.bos_id, side.eos_id, side.roles) == (None, None, {})
+    assert side.encode(["a"], bos=True, eos=True)[0].tolist() == [ord("a")]
+
+
+def test_what_a_model_cannot_spell_contributes_nothing(tmp_path):
+    tokenizer = sentencepiece(byte_fallback=False)
+    side = small(tmp_path, tokenizer)
+    assert side.roles[0] == Role.UNK  # <unk> is no added token here
+    assert side.bytes_of(side.encode(["a\u65e5b"])[0]) == b" ab"
+    assert side.pieces(["a\u65e5".encode(), b"a"]) == [[], [tokenizer.token_to_id("a")]]
+
+
+def test_unigram_spells_exactly_the_text(tmp_path):
+    trainer = trainers.UnigramTrainer(
+        vocab_size=120, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False
+    )
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    prose = ["the red fox ran home over the old bridge", "a dozen apples cost 201 coins"] * 20
+    tokenizer.train_from_iterator(prose, trainer)
+    side = small(tmp_path, tokenizer, unk_token="<unk>")
+    for text in (prose[0], " the old  fox ", "201"):
+        assert text_bytes(side, side.encode([text])) == text.encode()
+    for content in (b"fox", b" fox", b"201"):
+        assert side.bytes_of(side.pieces([content])[0]) == content
+
+
+def test_display_is_readable_for_any_token(tokenizer):
+    llama = tokenizer("llama3")
+    assert llama.display(llama.bos_id) == "<|begin_of_text|>"
+    assert llama.display(llama.id_of_bytes[b" apples"]) == " apples"
+    assert llama.display(llama.id_of_bytes[b"\xf0\x9f"]) == r"\xf0\x9f"
+
+
 def test_no_tokenizer_file_and_a_broken_one_are_one_line(tmp_path):
     with pytest.raises(XTokenError, match=r"has no tokenizer\.json"):
         ByteTokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"model": {')
     with pytest.raises(XTokenError, match=r"tokenizer\.json is not a tokenizer file"):
         ByteTokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"eos_token": {"special": true}}', "\xff"])
+def test_a_broken_config_is_named(tmp_path, content):
+    small(tmp_path, byte_level())
+    (tmp_path / "tokenizer_config.json").write_text(content, encoding="latin-1")
+    with pytest.raises(XTokenError, match=r"tokenizer_config\.json must be a JSON object"):
+        ByteTokenizer.load(tmp_path)
+
+
+def test_ends_of_words_in_the_spelling_are_refused(tmp_path):
+    parsed = json.loads(byte_level().to_str())
+    parsed["model"]["end_of_word_suffix"] = "</w>"
+    with pytest.raises(
+        XTokenError, match="must spell bytes alone, got `end_of_word_suffix` '</w>'"
+    ):
+        small(tmp_path, Tokenizer.from_str(json.dumps(parsed)))
 
 
 def test_a_tokenizer_without_exact_bytes_is_refused(tmp_path):

@@ -2,7 +2,7 @@
 
 from tokenizers import pre_tokenizers
 
-from xtoken_jax.text.pieces import PieceCodec, byte_alphabet
+from xtoken_jax.text.pieces import PieceCodec, byte_alphabet, unknown_piece
 
 
 def test_the_byte_alphabet_is_the_one_of_the_tokenizers_library():
@@ -29,3 +29,10 @@ def test_sentencepiece_pieces_become_their_bytes():
     assert codec.to_bytes("<0x0a>") == b"<0x0a>"
     without = PieceCodec(None, byte_level=False, byte_fallback=False)
     assert without.to_bytes("<0x0A>") == b"<0x0A>"
+
+
+def test_what_a_model_emits_for_the_unknown():
+    assert unknown_piece({"unk_token": "[UNK]"}) == "[UNK]"
+    assert unknown_piece({"unk_token": None}) is None
+    assert unknown_piece({"unk_id": 1, "vocab": [["a", 0.0], ["<unk>", 0.0]]}) == "<unk>"
+    assert unknown_piece({"unk_id": None, "vocab": []}) is None

@@ -1,6 +1,7 @@
 """The byte path: cut wherever both sides have a token boundary.
 
-Vectorised over a whole batch: no loop over texts, tokens or bytes. Linear in the bytes and tokens.
+Vectorised over a whole batch: no loop over texts, content tokens or bytes. Linear in the bytes and
+tokens.
 """
 
 from dataclasses import dataclass

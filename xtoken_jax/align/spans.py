@@ -1,10 +1,11 @@
 """Alignments: chunks, gaps, and what must hold of them."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
-from xtoken_jax.text import ByteTokenizer, Encoded
+from xtoken_jax.text import ByteTokenizer, Encoded, Role
 
 
 @dataclass(frozen=True)
@@ -61,32 +62,46 @@ def validate(
     """Check the invariants, byte by byte: slow, for tests and for doubt.
 
     Raises:
-        ValueError: a chunk is empty, out of order, overlapping, not minimal, or its two sides
-            spell different bytes.
+        ValueError: a chunk is empty, out of bounds or order, overlapping, not minimal, its two
+            sides spell different bytes, or it has control tokens that do not pair.
     """
-    sides = ((student, student_tokenizer), (teacher, teacher_tokenizer))
     for index in range(len(alignment)):
         chunks = alignment[index]
+        student_tokens = _tokens(student, student_tokenizer, index)
+        teacher_tokens = _tokens(teacher, teacher_tokenizer, index)
         if (chunks[:, 0] >= chunks[:, 1]).any() or (chunks[:, 2] >= chunks[:, 3]).any():
             raise ValueError(f"chunks of text {index} must not be empty")
         if (chunks[1:, 0] < chunks[:-1, 1]).any() or (chunks[1:, 2] < chunks[:-1, 3]).any():
             raise ValueError(f"chunks of text {index} must be ordered and disjoint")
-        contents = [_contents(*side, index) for side in sides]
+        if (chunks < 0).any() or (
+            chunks > [len(student_tokens)] * 2 + [len(teacher_tokens)] * 2
+        ).any():
+            raise ValueError(f"chunks of text {index} must lie within its tokens")
         for a, b, c, d in chunks.tolist():
-            _validate_chunk(contents[0][a:b], contents[1][c:d], f"text {index}, {(a, b, c, d)}")
+            place = f"text {index}, {(a, b, c, d)}"
+            _validate_chunk(student_tokens[a:b], teacher_tokens[c:d], place)
 
 
-def _validate_chunk(student: list[bytes], teacher: list[bytes], place: str) -> None:
-    if b"".join(student) != b"".join(teacher):
+_Token = tuple[bytes, Role]
+
+
+def _validate_chunk(student: list[_Token], teacher: list[_Token], place: str) -> None:
+    spelled = [[content for content, _ in side] for side in (student, teacher)]
+    has_control = b"" in spelled[0] + spelled[1]
+    if has_control and not (len(student) == len(teacher) == 1 and student[0][1] & teacher[0][1]):
+        raise ValueError(f"control tokens must pair one to one by role: {place}")
+    if b"".join(spelled[0]) != b"".join(spelled[1]):
         raise ValueError(f"chunk must spell the same bytes on both sides: {place}")
-    cuts = [{len(b"".join(side[:i])) for i in range(1, len(side))} for side in (student, teacher)]
+    cuts = [set(itertools.accumulate(map(len, side[:-1]))) for side in spelled]
     if cuts[0] & cuts[1]:
         raise ValueError(f"chunk must have no common cut inside: {place}")
 
 
-def _contents(encoded: Encoded, tokenizer: ByteTokenizer, index: int) -> list[bytes]:
+def _tokens(encoded: Encoded, tokenizer: ByteTokenizer, index: int) -> list[_Token]:
+    """What each token of a text adds to it, and its role."""
     contents = [tokenizer.token_bytes[id] for id in encoded[index]]
     for prefixed in encoded.prefixed_N - encoded.offsets_B[index]:
         if 0 <= prefixed < len(contents):
             contents[prefixed] = contents[prefixed][1:]
-    return contents
+    roles = [tokenizer.roles.get(id, Role.NONE) for id in encoded[index].tolist()]
+    return list(zip(contents, roles, strict=True))

@@ -66,7 +66,8 @@ def build_projection(
         student: Tokenizer of the rows.
         teacher: Tokenizer of the columns.
         beta: Weight of the first piece, before the row is normalised (which cancels it).
-        gamma: Ratio between a piece's weight and its predecessor's, in `[0, 1]`.
+        gamma: Ratio between a piece's weight and its predecessor's, in `[0, 1]`; 0 keeps the
+            first piece alone.
         max_pieces: Pieces kept, K.
         long_pieces: What to do with a longer row: keep its first `max_pieces`, or drop the row.
 
@@ -74,7 +75,7 @@ def build_projection(
         ValueError: an option is out of range.
     Source: X-Token (arXiv 2605.21699), section on the projection matrix.
     """
-    if beta <= 0:
+    if not 0 < beta < float("inf"):
         raise ValueError(f"`beta` must be positive, got {beta}")
     if not 0 <= gamma <= 1:
         raise ValueError(f"`gamma` must be in [0, 1], got {gamma}")
@@ -114,8 +115,10 @@ def _rows(
     weights_VK = np.where(filled_VK, beta * float(gamma) ** rank_VK, 0.0)
     _merge_repeats(ids_VK, weights_VK)
     totals_V1 = weights_VK.sum(axis=1, keepdims=True)
-    weights_VK = np.divide(weights_VK, totals_V1, out=weights_VK, where=totals_V1 > 0)
-    return ids_VK, weights_VK.astype(np.float32)
+    np.divide(weights_VK, totals_V1, out=weights_VK, where=totals_V1 > 0)
+    weights_VK = weights_VK.astype(np.float32)
+    ids_VK[weights_VK == 0] = -1  # pieces that a small gamma leaves nothing reach nothing
+    return ids_VK, weights_VK
 
 
 def _merge_repeats(ids_VK: np.ndarray, weights_VK: np.ndarray) -> None:

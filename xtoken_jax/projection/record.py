@@ -19,6 +19,9 @@ def projection_record(
 ) -> dict[str, Any]:
     """Counts, and the rows of some tokens.
 
+    `exact` counts student tokens that are a teacher token; `single_piece_rows` also control tokens
+    that have a counterpart, and tokens that repeat one piece.
+
     Args:
         projection: W of the two tokenizers.
         student: Of the rows.
@@ -36,6 +39,7 @@ def projection_record(
         "rows": projection.num_student_tokens,
         "columns": projection.num_teacher_tokens,
         "entries": int(is_entry_VK.sum()),
+        "exact": sum(content in teacher.id_of_bytes for content in student.token_bytes),
         "single_piece_rows": int((is_entry_VK.sum(axis=1) == 1).sum()),
         "empty_rows": len(projection.empty_rows),
         "unreachable_teacher_tokens": int((~projection.reachable_U).sum()),

@@ -5,7 +5,6 @@ import json
 import os
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +35,13 @@ def save_projection(projection: Projection, path: str | Path) -> None:
     header = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
     tensors = {"ids_VK": projection.ids_VK, "weights_VK": projection.weights_VK}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
-            file.write(save(tensors, metadata=header))
-            file.flush()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    # Not `tempfile`, whose files only their owner may read.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(save(tensors, metadata=header))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_projection(
@@ -77,14 +75,16 @@ def load_projection(
         projection = Projection(
             tensors["ids_VK"],
             tensors["weights_VK"],
-            num_student_tokens=metadata["num_student_tokens"],
-            num_teacher_tokens=metadata["num_teacher_tokens"],
-            student_fingerprint=metadata["student_fingerprint"],
-            teacher_fingerprint=metadata["teacher_fingerprint"],
-            options=metadata["options"],
+            num_student_tokens=int(metadata["num_student_tokens"]),
+            num_teacher_tokens=int(metadata["num_teacher_tokens"]),
+            student_fingerprint=str(metadata["student_fingerprint"]),
+            teacher_fingerprint=str(metadata["teacher_fingerprint"]),
+            options=dict(metadata["options"]),
         )
     except KeyError as error:
         raise XTokenError(f"{path} must be a projection, but {error} is missing in it") from error
+    except (ValueError, TypeError) as error:
+        raise XTokenError(f"{path} must be a projection, but its metadata: {error}") from error
     _check(projection, path)
     for side, tokenizer in (("student", student), ("teacher", teacher)):
         if tokenizer is not None:
@@ -94,21 +94,34 @@ def load_projection(
 
 def _check(projection: Projection, path: Path) -> None:
     ids_VK, weights_VK = projection.ids_VK, projection.weights_VK
-    if ids_VK.shape != weights_VK.shape or len(ids_VK) != projection.num_student_tokens:
+    num_rows, num_columns = projection.num_student_tokens, projection.num_teacher_tokens
+    if (ids_VK.dtype, weights_VK.dtype) != (np.int32, np.float32):
         raise XTokenError(
-            f"{path}: ids and weights must both have {projection.num_student_tokens} rows, "
+            f"{path}: ids must be int32 and weights float32, "
+            f"got {ids_VK.dtype} and {weights_VK.dtype}"
+        )
+    if ids_VK.ndim != 2 or ids_VK.shape != weights_VK.shape or len(ids_VK) != num_rows:
+        raise XTokenError(
+            f"{path}: ids and weights must both have {num_rows} rows, "
             f"got shapes {ids_VK.shape} and {weights_VK.shape}"
         )
-    if ids_VK.min() < -1 or ids_VK.max() >= projection.num_teacher_tokens:
-        raise XTokenError(
-            f"{path}: teacher ids must be in [-1, {projection.num_teacher_tokens}), "
-            f"got {ids_VK.min()} to {ids_VK.max()}"
-        )
+    wrong_V = ((ids_VK < -1) | (ids_VK >= num_columns)).any(axis=1)
+    _refuse(wrong_V, ids_VK, f"{path}: teacher ids must be in [-1, {num_columns})")
+    is_pad_VK = ids_VK < 0
+    wrong_V = (is_pad_VK[:, :-1] & ~is_pad_VK[:, 1:]).any(axis=1)
+    _refuse(wrong_V, ids_VK, f"{path}: pads must come after the entries of a row")
+    wrong_V = ((weights_VK > 0) == is_pad_VK).any(axis=1)
+    _refuse(wrong_V, weights_VK, f"{path}: weights must be positive, and 0 at the pads")
     sums_V = weights_VK.sum(axis=1, dtype=np.float64)
-    wrong_V = np.abs(sums_V - (ids_VK >= 0).any(axis=1)) > _ROW_SUM_TOLERANCE
-    if wrong_V.any() or (weights_VK < 0).any():
+    # Not `> tolerance`, which is False for NaN.
+    wrong_V = ~(np.abs(sums_V - ~is_pad_VK.all(axis=1)) <= _ROW_SUM_TOLERANCE)
+    _refuse(wrong_V, sums_V, f"{path}: rows must sum to 1")
+
+
+def _refuse(wrong_V: np.ndarray | np.bool, values_V: np.ndarray, rule: str) -> None:
+    if wrong_V.any():
         row = int(np.argmax(wrong_V))
-        raise XTokenError(f"{path}: rows must sum to 1, got {sums_V[row]} in row {row}")
+        raise XTokenError(f"{rule}, got {values_V[row].tolist()} in row {row}")
 
 
 def _check_fingerprint(

@@ -12,9 +12,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from xtoken_jax.errors import XTokenError
-from xtoken_jax.text.pieces import PieceCodec
+from xtoken_jax.text.pieces import PieceCodec, unknown_piece
 from xtoken_jax.text.references import resolve
-from xtoken_jax.text.roles import Role, roles_of_control_tokens
+from xtoken_jax.text.roles import DECLARED_ROLES, Role, roles_of_control_tokens
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Encoded:
 class ByteTokenizer:
     """Wraps a fast tokenizer; `token_bytes[id]` is what a token adds to the decoded text.
 
-    Control tokens (special added tokens) contribute `b""` and have roles. Text never makes
+    Control tokens (special added tokens, and the model's token for what it cannot spell)
+    contribute `b""` and have roles. Text never makes
     control tokens: `encode("<|eot_id|>")` gives the ordinary tokens of those characters.
 
     Attributes:
@@ -60,19 +61,24 @@ class ByteTokenizer:
         tokenizer = Tokenizer.from_str(serialised)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        adds_bos = tokenizer.encode("", add_special_tokens=True).ids
+        first_of_text = tokenizer.encode("a", add_special_tokens=True).ids[:1]
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self.name = name
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         added = tokenizer.get_added_tokens_decoder()
         control = {token.content: id for id, token in added.items() if token.special}
+        parsed = json.loads(serialised)
+        unknown = unknown_piece(parsed["model"])
+        if unknown in vocabulary and vocabulary[unknown] not in added:
+            control[unknown] = vocabulary[unknown]
         self.num_tokens = max(vocabulary.values()) + 1
         self.roles: dict[int, Role] = roles_of_control_tokens(control, declared)
-        parsed = json.loads(serialised)
         self._codec = PieceCodec.of(parsed, tokenizer)
         self.token_bytes = self._token_bytes(vocabulary, added)
-        self.bos_id = adds_bos[0] if adds_bos and self.roles.get(adds_bos[0]) else None
+        self.bos_id = next(
+            (id for id in first_of_text if self.roles.get(id, Role.NONE) & Role.BOS), None
+        )
         self.eos_id = control.get(declared.get("eos_token", ""))
         self.fingerprint = _fingerprint(parsed, declared, bos=self.bos_id)
 
@@ -81,7 +87,7 @@ class ByteTokenizer:
         """Load from a local directory, `asset:NAME` or a hub id.
 
         Raises:
-            XTokenError: there is no readable `tokenizer.json`.
+            XTokenError: there is no readable `tokenizer.json`, or the files beside it are broken.
         """
         directory = resolve(str(reference), weights=False)
         path = directory / "tokenizer.json"
@@ -90,8 +96,9 @@ class ByteTokenizer:
                 f"`{reference}` must be a fast tokenizer, but has no tokenizer.json; "
                 "save it once with transformers' AutoTokenizer(..., use_fast=True).save_pretrained"
             )
+        declared = _declared_tokens(directory)
         try:
-            return cls(path.read_text(), _declared_tokens(directory), name=str(reference))
+            return cls(path.read_text(encoding="utf-8"), declared, name=str(reference))
         except XTokenError as error:
             raise XTokenError(f"`{reference}`: {error}") from error
         except Exception as error:  # the Rust library raises bare Exception
@@ -100,10 +107,10 @@ class ByteTokenizer:
     def _token_bytes(self, vocabulary: Mapping[str, int], added: Mapping[int, Any]) -> list[bytes]:
         token_bytes = [b""] * self.num_tokens
         for piece, id in vocabulary.items():
-            if id in added:
+            if id in added and id not in self.roles:
                 # Added but not special: stands for its own characters in the decoded text.
-                token_bytes[id] = b"" if added[id].special else added[id].content.encode()
-            else:
+                token_bytes[id] = added[id].content.encode()
+            elif id not in self.roles:
                 token_bytes[id] = self._codec.to_bytes(piece)
         return token_bytes
 
@@ -201,7 +208,13 @@ def _declared_tokens(directory: Path) -> dict[str, str]:
         path = directory / name
         if not path.is_file():
             continue
-        for field, value in json.loads(path.read_text()).items():
-            if field in ("bos_token", "eos_token", "pad_token", "unk_token") and value:
-                declared[field] = value["content"] if isinstance(value, dict) else value
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            for field in DECLARED_ROLES.keys() & fields.keys():
+                value = fields[field]
+                content = value["content"] if isinstance(value, dict) else value
+                if content:
+                    declared[field] = str(content)
+        except (ValueError, KeyError, AttributeError) as error:
+            raise XTokenError(f"{path} must be a JSON object of settings: {error}") from error
     return declared

@@ -24,6 +24,13 @@ def byte_alphabet() -> str:
     return "".join(chr(byte) if byte in printable else chr(next(others)) for byte in range(256))
 
 
+def unknown_piece(model: Mapping[str, Any]) -> str | None:
+    """What a model of a parsed `tokenizer.json` emits for text that it cannot spell."""
+    if (index := model.get("unk_id")) is not None:  # Unigram
+        return model["vocab"][index][0]
+    return model.get("unk_token")
+
+
 _ALPHABET = byte_alphabet()
 _TO_LATIN1 = {ord(character): byte for byte, character in enumerate(_ALPHABET)}
 
@@ -53,16 +60,20 @@ class PieceCodec:
         Raises:
             XTokenError: the model is neither byte-level BPE nor SentencePiece BPE or Unigram.
         """
-        model = serialised["model"]["type"]
-        steps = " ".join(str(serialised[part]) for part in ("pre_tokenizer", "decoder"))
-        byte_level = model == "BPE" and "'ByteLevel'" in steps
-        spaces = _SPACE_PIECE in steps + str(serialised["normalizer"]) or "Metaspace" in steps
-        if not byte_level and not (spaces and model in ("BPE", "Unigram")):
+        model = serialised["model"]
+        kind = model["type"]
+        steps = " ".join(str(serialised.get(part)) for part in ("pre_tokenizer", "decoder"))
+        byte_level = kind == "BPE" and "'ByteLevel'" in steps
+        spaces = _SPACE_PIECE in steps + str(serialised.get("normalizer")) or "Metaspace" in steps
+        if not byte_level and not (spaces and kind in ("BPE", "Unigram")):
             raise XTokenError(
                 "tokenizer must be byte-level BPE, or BPE or Unigram with SentencePiece spaces, "
-                f"got model {model} with pre-tokenizer {serialised['pre_tokenizer']}"
+                f"got model {kind} with pre-tokenizer {serialised.get('pre_tokenizer')}"
             )
-        codec = cls(tokenizer, byte_level, bool(serialised["model"].get("byte_fallback")))
+        for mark in ("continuing_subword_prefix", "end_of_word_suffix"):
+            if model.get(mark):
+                raise XTokenError(f"tokenizer must spell bytes alone, got `{mark}` {model[mark]!r}")
+        codec = cls(tokenizer, byte_level, bool(model.get("byte_fallback")))
         first, second = (codec._encoded_bytes(text) for text in ("a", " a"))
         prefix = first.startswith(b" ")
         return cls(tokenizer, byte_level, codec.byte_fallback, prefix, second.startswith(b"  "))

@@ -87,8 +87,13 @@ ROLE_OF_TOKEN: Mapping[str, Role] = {
     "<｜fim▁end｜>": Role.FIM_SUFFIX,
 }
 
-_DECLARED = {"bos_token": Role.BOS, "eos_token": Role.EOS, "pad_token": Role.PAD}
-_DECLARED["unk_token"] = Role.UNK
+# Fields of tokenizer_config.json.
+DECLARED_ROLES: Mapping[str, Role] = {
+    "bos_token": Role.BOS,
+    "eos_token": Role.EOS,
+    "pad_token": Role.PAD,
+    "unk_token": Role.UNK,
+}
 _RESERVED = re.compile(r"reserved|unused|<SPECIAL_\d+>", re.IGNORECASE)
 
 
@@ -108,7 +113,7 @@ def roles_of_control_tokens(
         id: Role.NONE if _RESERVED.search(content) else ROLE_OF_TOKEN.get(content, Role.NONE)
         for content, id in control.items()
     }
-    for field, role in _DECLARED.items():
+    for field, role in DECLARED_ROLES.items():
         if declared.get(field) in control:
             roles[control[declared[field]]] |= role
     return roles

@@ -183,6 +183,14 @@ def test_the_space_that_sentencepiece_puts_before_a_text_is_known(tmp_path):
     assert side.bytes_of(encoded[0]) == b" ab"
 
 
+def test_the_space_put_before_a_text_comes_after_its_bos(tokenizer):
+    mistral = tokenizer("mistral-v3")
+    encoded = mistral.encode(["201", "", "x"], bos=True, eos=True)
+    assert encoded.prefixed_N.tolist() == [1, encoded.offsets_B[2] + 1]
+    for index, text in enumerate(("201", "", "x")):
+        assert text_bytes(mistral, encoded, index) == text.encode()
+
+
 def test_the_space_of_byte_level_is_only_put_before_letters(tmp_path):
     side = small(tmp_path, byte_level(add_prefix_space=True))
     for text in ("ab", " ab", "\n", ""):

@@ -50,8 +50,7 @@ def retokenise(student: ByteTokenizer, teacher: ByteTokenizer) -> Pieces:
     spelled = teacher.pieces([student.token_bytes[id] for id in unmatched])
     for id, pieces in zip(unmatched, spelled, strict=True):
         rows[id] = pieces
-    exact_V = np.fromiter(map(len, rows), np.int64, len(rows)) == 1
-    exact_V[unmatched] = False
+    exact_V = np.array([content in exact_ids for content in student.token_bytes])
     for id, roles in student.roles.items():
         rows[id] = _counterpart(roles, teacher)
     offsets_V = np.zeros(len(rows) + 1, np.int64)

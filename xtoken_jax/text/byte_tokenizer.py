@@ -141,6 +141,8 @@ class ByteTokenizer:
     def pieces(self, contents: Sequence[bytes]) -> list[list[int]]:
         """Tokenise byte strings, valid UTF-8 or not, each as if inside a text.
 
+        Where the tokenizer would change the bytes, its model alone cuts them.
+
         Returns:
             Ids whose bytes concatenate to exactly the input; an empty list where the
             vocabulary cannot spell it.

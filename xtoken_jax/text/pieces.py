@@ -98,19 +98,21 @@ class PieceCodec:
         return piece.replace(_SPACE_PIECE, " ").encode()
 
     def encode_isolated(self, contents: Sequence[bytes]) -> list[list[int]]:
-        """Ids of byte strings as the tokenizer cuts them inside a text; check the bytes.
+        """Ids of byte strings as texts of their own.
 
-        A tokenizer that would put a space before the text, and content that is not UTF-8, go
-        past the normaliser and the pre-tokeniser, straight to the model.
+        They may spell other bytes: content that is not UTF-8, a space put before, a normaliser.
         """
-        if self.prefix_space or not self.byte_level:
+        if self.prefix_always:  # each would begin with a space too many
             return [self.encode_raw(content) for content in contents]
         texts = [content.decode(errors="replace") for content in contents]
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def encode_raw(self, content: bytes) -> list[int]:
-        """Ids from the model alone; bytes that it cannot spell are left out."""
+        """Ids from the model alone, past normaliser and pre-tokeniser.
+
+        Bytes that it cannot spell are left out.
+        """
         if self.byte_level:
             return self._model_ids("".join(map(_ALPHABET.__getitem__, content)))
         ids: list[int] = []

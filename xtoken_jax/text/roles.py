@@ -1,7 +1,6 @@
 """What a control token is for, so that two vocabularies can be paired by purpose."""
 
 import enum
-import re
 from collections.abc import Mapping
 
 
@@ -94,7 +93,6 @@ DECLARED_ROLES: Mapping[str, Role] = {
     "pad_token": Role.PAD,
     "unk_token": Role.UNK,
 }
-_RESERVED = re.compile(r"reserved|unused|<SPECIAL_\d+>", re.IGNORECASE)
 
 
 def roles_of_control_tokens(
@@ -109,10 +107,7 @@ def roles_of_control_tokens(
     Returns:
         Id to roles; a control token of unknown purpose has `Role.NONE`.
     """
-    roles = {
-        id: Role.NONE if _RESERVED.search(content) else ROLE_OF_TOKEN.get(content, Role.NONE)
-        for content, id in control.items()
-    }
+    roles = {id: ROLE_OF_TOKEN.get(content, Role.NONE) for content, id in control.items()}
     for field, role in DECLARED_ROLES.items():
         if declared.get(field) in control:
             roles[control[declared[field]]] |= role

@@ -74,7 +74,7 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
         student = setup.load_student(config, run_dir, tokenizers.student, mesh, resuming=resuming)
         if not resuming:
             write_text(run_dir / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
-            if projection is not None:
+            if projection is not None and config.projection.path is None:
                 save_projection(projection, run_dir / "projection.safetensors")
             evaluation.run("student before", student, tokenizers.student)
             if teacher is not None:

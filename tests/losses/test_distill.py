@@ -1,24 +1,37 @@
 """The blocked losses against float64, against themselves in other shapes, and on every mesh."""
 
+import copy
 import functools
+import itertools
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
-from tests.losses.cases import CHUNKS, Case, dense
+from tests.losses.cases import CHUNKS, Case, dense, identity_projection, spans_of
 from tests.reference import losses as reference
-from xtoken_jax.losses import DistillationSums, distillation_sums, next_token_log_probs
+from xtoken_jax.losses import (
+    DistillationSums,
+    distillation_sums,
+    next_token_log_probs,
+    projected_kl,
+)
+from xtoken_jax.ops import to_device
 from xtoken_jax.train.mesh import make_mesh
 
+jitted_sums = jax.jit(
+    distillation_sums, static_argnames=("chunk_merge", "temperature", "block_tokens")
+)
 
-def sums(case, student=None, teacher=None, **options):
+
+def sums(case, student=None, teacher=None, *, function=jitted_sums, **options):
     options = {"block_tokens": 8, **options}
-    return distillation_sums(
+    return function(
         student or case.student,
         teacher or case.teacher,
         case.spans,
@@ -32,37 +45,44 @@ def expected(case, *, chunk_merge="chain_rule", temperature=1.0):
     """Every chunk and token, one after the other, in float64."""
     V, U = case.projection.num_student_tokens, case.projection.num_teacher_tokens
     W = dense(case.projection)
-    logits = [
+    reachable = W.sum(axis=0) > 0
+    student, teacher = (
         np.asarray(output.hidden_BSD, np.float64) @ np.asarray(output.unembedding_VD, np.float64).T
         for output in (case.student, case.teacher)
-    ]
-    ids = [np.asarray(output.ids_BS) for output in (case.student, case.teacher)]
-    cross_entropy = distillation = 0.0
+    )
+    student_ids, teacher_ids = np.asarray(case.student.ids_BS), np.asarray(case.teacher.ids_BS)
+    total = dict.fromkeys(DistillationSums._fields, 0.0)
     for row, chunks in enumerate(case.rows):
         for i in range(case.S - 1):
-            cross_entropy += reference.cross_entropy(logits[0][row, i], ids[0][row, i + 1], V)
+            target = student_ids[row, i + 1]
+            total["cross_entropy"] += reference.cross_entropy(student[row, i], target, V)
+            total["num_targets"] += 1
         for a, b, c, d in chunks:
             if a == 0 or c == 0:
                 continue
+            p = reference.softmax(student[row, a - 1], V, temperature)[:V]
+            q = reference.softmax(teacher[row, c - 1], U, temperature)[:U]
             if chunk_merge == "first":
                 b, d = a + 1, c + 1
-            m_S = reference.chunk_measure(logits[0][row], ids[0][row], a, b, V, temperature)[:V]
-            m_T = reference.chunk_measure(logits[1][row], ids[1][row], c, d, U, temperature)[:U]
-            distillation += reference.projected_kl(m_S, m_T, W, temperature)
-    return cross_entropy, distillation
+            m_S = reference.chunk_measure(student[row], student_ids[row], a, b, V, temperature)[:V]
+            m_T = reference.chunk_measure(teacher[row], teacher_ids[row], c, d, U, temperature)[:U]
+            total["distillation"] += reference.projected_kl(m_S, m_T, W, temperature)
+            total["num_chunks"] += 1
+            total["agreement"] += np.argmax(p @ W) == np.argmax(np.where(reachable, q, 0))
+            total["unreachable"] += q[~reachable].sum()
+    return DistillationSums(**total)
 
 
 @pytest.mark.parametrize("chunk_merge", ["chain_rule", "first"])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_equals_the_float64_reference(chunk_merge, temperature):
-    case = Case(seed=1)
+    case = Case(seed=21)
     options = {"chunk_merge": chunk_merge, "temperature": temperature}
     result = sums(case, **options)
-    cross_entropy, distillation = expected(case, **options)
-    np.testing.assert_allclose(result.cross_entropy, cross_entropy, rtol=1e-5)
-    np.testing.assert_allclose(result.distillation, distillation, rtol=1e-5)
+    chex.assert_trees_all_close(result, expected(case, **options), rtol=1e-5)
     assert result.num_targets == 2 * (case.S - 1)
     assert result.num_chunks == 2 * (len(CHUNKS) - 1)  # the first one has no predictor
+    assert 0 < result.agreement < result.num_chunks
 
 
 def total(case, hidden, unembedding, **options):
@@ -73,7 +93,7 @@ def total(case, hidden, unembedding, **options):
 
 def value_and_gradient(case, **options):
     function = functools.partial(total, case, **options)
-    return jax.value_and_grad(function, argnums=(0, 1))(*case.student[:2])
+    return jax.jit(jax.value_and_grad(function, argnums=(0, 1)))(*case.student[:2])
 
 
 @pytest.mark.parametrize("block_tokens", [1, 6, 10, 1000])
@@ -83,6 +103,62 @@ def test_blocks_equal_the_whole(block_tokens):
     blocks, gradient = value_and_gradient(case, block_tokens=block_tokens)
     np.testing.assert_allclose(blocks, whole, rtol=1e-6)
     chex.assert_trees_all_close(gradient, whole_gradient, rtol=1e-5, atol=1e-6)
+
+
+def on_whole_arrays(case, hidden, unembedding):
+    """`total` from the logits of the whole batch, chunk by chunk."""
+    V, U = case.projection.num_student_tokens, case.projection.num_teacher_tokens
+    student = jax.nn.log_softmax((hidden @ unembedding.T)[..., :V])
+    teacher = jax.nn.log_softmax((case.teacher[0] @ case.teacher[1].T)[..., :U])
+    W = to_device(case.projection)
+    result = 0.0
+    for row, chunks in enumerate(case.rows):
+        student_ids, teacher_ids = case.student.ids_BS[row], case.teacher.ids_BS[row]
+        result -= sum(student[row, i, student_ids[i + 1]] for i in range(case.S - 1))
+        for a, b, c, d in chunks:
+            if a >= 1 and c >= 1:
+                rests = [
+                    sum((log_probs[i - 1, ids[i]] for i in range(first, end)), start=jnp.zeros(()))
+                    for log_probs, ids, first, end in (
+                        (student[row], student_ids, a + 1, b),
+                        (teacher[row], teacher_ids, c + 1, d),
+                    )
+                ]
+                loss_N = projected_kl(
+                    student[row, a - 1][None],
+                    teacher[row, c - 1][None],
+                    W,
+                    jnp.ones(1, bool),
+                    student_log_rest_N=rests[0][None],
+                    teacher_log_rest_N=rests[1][None],
+                )
+                result += 3.0 * loss_N[0]
+    return result
+
+
+def test_value_and_gradient_equal_those_on_whole_arrays():
+    case = Case(seed=14, rows=[CHUNKS, CHUNKS[1:4]])
+    function = functools.partial(on_whole_arrays, case)
+    whole, whole_gradient = jax.jit(jax.value_and_grad(function, argnums=(0, 1)))(*case.student[:2])
+    value, gradient = value_and_gradient(case)
+    np.testing.assert_allclose(value, whole, rtol=1e-5)
+    chex.assert_trees_all_close(gradient, whole_gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_a_student_that_equals_its_teacher_has_nothing_to_learn():
+    chunks = ((0, 1, 0, 1), (1, 2, 1, 2), (2, 4, 2, 4), (5, 8, 5, 8))
+    case = Case(seed=15, rows=[chunks] * 2)
+    case.device_projection = to_device(
+        identity_projection(41), student_vocab_size=44, teacher_vocab_size=44
+    )
+    case.spans = spans_of(case.rows, case.S, case.S)
+
+    def distillation(hidden):
+        return sums(case, case.student._replace(hidden_BSD=hidden), case.student).distillation
+
+    value, gradient = jax.value_and_grad(distillation)(case.student.hidden_BSD)
+    np.testing.assert_allclose(value, 0, atol=1e-5)
+    np.testing.assert_allclose(gradient, 0, atol=1e-5)
 
 
 def test_gradient_equals_finite_differences():
@@ -156,10 +232,18 @@ def test_bfloat16_hidden_states_are_close():
     np.testing.assert_allclose(result.distillation, sums(exact).distillation, rtol=0.05)
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 1), (1, 2, 1), (1, 1, 8), (2, 2, 2), (4, 2, 1)])
-def test_every_mesh_equals_one_device(shape):
+@pytest.fixture(scope="module")
+def on_one_device():
     case = Case(seed=10, B=8, V=45, U=30, D=6, E=4)  # 48 and 32 rows divide over 8 devices
-    value, gradient = value_and_gradient(case, block_tokens=32)
+    return case, value_and_gradient(case, block_tokens=32)
+
+
+MESHES = [shape for shape in itertools.product((1, 2, 4, 8), repeat=3) if np.prod(shape) == 8]
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=lambda shape: "x".join(map(str, shape)))
+def test_every_mesh_equals_one_device(shape, on_one_device):
+    case, (value, gradient) = copy.copy(on_one_device[0]), on_one_device[1]
     mesh = make_mesh(data=shape[0], fsdp=shape[1], tensor=shape[2])
     rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     vocabulary = NamedSharding(mesh, PartitionSpec("tensor"))
@@ -171,8 +255,7 @@ def test_every_mesh_equals_one_device(shape):
     case.student, case.teacher = on_mesh(case.student), on_mesh(case.teacher)
     case.spans = jax.device_put(case.spans, rows)
     with jax.set_mesh(mesh):
-        function = jax.jit(lambda *args: total(case, *args, block_tokens=32))
-        sharded = jax.jit(jax.value_and_grad(function, argnums=(0, 1)))(*case.student[:2])
+        sharded = value_and_gradient(case, block_tokens=32)
     np.testing.assert_allclose(sharded[0], value, rtol=1e-5)
     # Sums in another order: rounding of float32 relative to the largest entries.
     chex.assert_trees_all_close(sharded[1], gradient, rtol=1e-5, atol=1e-5)
@@ -180,33 +263,50 @@ def test_every_mesh_equals_one_device(shape):
 
 def test_compiles_once():
     case = Case(seed=11)
-    traced = chex.assert_max_traces(lambda student: sums(case, student), n=1)
+    traced = chex.assert_max_traces(
+        lambda student: sums(case, student, function=distillation_sums), n=1
+    )
     function = jax.jit(traced)
     function(case.student)
     function(case.student._replace(hidden_BSD=case.student.hidden_BSD + 1))
 
 
+def gradient_of_a_longer_batch(S):
+    """The jitted gradient of a case whose logits are much larger than a block's, and its inputs."""
+    case = Case(seed=12, B=2, V=4096, U=2048, D=8, E=8)
+    case.spans = jax.tree.map(lambda x: jnp.tile(x, (1, S // x.shape[1])), case.spans)
+
+    def longer(output):
+        hidden = jnp.ones((2, S, 8))
+        return output._replace(hidden_BSD=hidden, ids_BS=jnp.zeros((2, S), jnp.int32))
+
+    case.student, case.teacher = longer(case.student), longer(case.teacher)
+    case.target_mask_BS = jnp.ones((2, S), bool)
+    function = functools.partial(total, case, block_tokens=32, function=distillation_sums)
+    return jax.jit(jax.grad(function, argnums=(0, 1))), case.student[:2]
+
+
 def test_memory_does_not_grow_with_the_batch_as_its_logits_do():
-    V, U, D, B, block = 4096, 2048, 8, 2, 32
-
     def temporary_bytes(S):
-        case = Case(seed=12, B=B, V=V, U=U, D=D, E=D)
-        case.spans = jax.tree.map(lambda x: jnp.tile(x, (1, S // x.shape[1])), case.spans)
-        draw = np.random.default_rng(0)
-
-        def longer(output):
-            hidden = jnp.asarray(draw.normal(size=(B, S, D)), jnp.float32)
-            return output._replace(hidden_BSD=hidden, ids_BS=jnp.zeros((B, S), jnp.int32))
-
-        case.student, case.teacher = longer(case.student), longer(case.teacher)
-        case.target_mask_BS = jnp.ones((B, S), bool)
-        function = jax.grad(lambda *args: total(case, *args, block_tokens=block), argnums=(0, 1))
-        compiled = jax.jit(function).lower(*case.student[:2]).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+        function, inputs = gradient_of_a_longer_batch(S)
+        return function.lower(*inputs).compile().memory_analysis().temp_size_in_bytes
 
     short, long = temporary_bytes(12 * 14), temporary_bytes(12 * 14 * 4)
-    logits_of_the_difference = B * 12 * 14 * 3 * V * 4
+    logits_of_the_difference = 2 * 12 * 14 * 3 * 4096 * 4
     assert long - short < 0.05 * logits_of_the_difference
+
+
+def test_no_array_of_the_gradient_is_as_large_as_the_logits_of_the_batch():
+    S = 12 * 14 * 4
+    function, inputs = gradient_of_a_longer_batch(S)
+
+    def sizes(jaxpr):
+        for equation in jaxpr.eqns:
+            yield from (var.aval.size for var in equation.outvars if hasattr(var.aval, "size"))
+            for inner in jaxprs_in_params(equation.params):
+                yield from sizes(inner)
+
+    assert max(sizes(jax.make_jaxpr(function)(*inputs).jaxpr)) < 2 * S * 2048 / 2
 
 
 def test_temperature_must_be_positive():

@@ -4,13 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from tests.losses.cases import dense, identity_projection, random_projection
 from tests.reference import losses as reference
-from xtoken_jax.losses import projected_kl
+from xtoken_jax.losses import projected_kl as unjitted_projected_kl
 from xtoken_jax.losses.projected_kl import merge_chain_rule
 from xtoken_jax.ops import to_device
 from xtoken_jax.projection import Projection
+
+projected_kl = jax.jit(unjitted_projected_kl, static_argnames="temperature")
 
 
 def random_logits(draw, N, V, scale=3.0):
@@ -133,6 +136,63 @@ def test_infinite_logits_stay_finite():
     assert np.isfinite(value)
     assert value > 10  # the teacher's best token is impossible for the student
     assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    ("student_rest", "teacher_rest", "least", "most"),
+    [(0.0, -np.inf, 0.999, 1.001), (-np.inf, 0.0, 1e3, 1e6), (-np.inf, -np.inf, -1e-6, 1e-6)],
+)
+def test_impossible_tokens_inside_a_chunk_stay_finite(student_rest, teacher_rest, least, most):
+    W = to_device(identity_projection(4))
+
+    def loss(student_rest_N, teacher_rest_N):
+        return projected_kl(
+            jnp.zeros((1, 4)),
+            jnp.zeros((1, 4)),
+            W,
+            jnp.ones(1, bool),
+            student_log_rest_N=student_rest_N,
+            teacher_log_rest_N=teacher_rest_N,
+        ).sum()
+
+    rests = jnp.array([student_rest]), jnp.array([teacher_rest])
+    value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(*rests)
+    assert least <= value <= most
+    assert np.isfinite(gradients).all()
+
+
+def test_a_teacher_that_allows_only_what_is_unreachable_teaches_nothing():
+    draw = np.random.default_rng(6)
+    projection = to_device(random_projection(draw, 12, 8, unreachable=2))
+    teacher = jnp.full((1, 8), -jnp.inf).at[:, 6:].set(0.0)
+    value, gradient = jax.value_and_grad(
+        lambda x: projected_kl(x, teacher, projection, jnp.ones(1, bool)).sum()
+    )(random_logits(draw, 1, 12))
+    np.testing.assert_allclose(value, 0, atol=1e-6)
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
+
+
+def test_gradient_equals_finite_differences_and_scales_with_what_comes_from_above():
+    draw = np.random.default_rng(7)
+    projection = to_device(random_projection(draw, 13, 9))
+    student, teacher = random_logits(draw, 3, 13, 1.0), random_logits(draw, 3, 9, 1.0)
+    rests = [jnp.asarray(-draw.exponential(size=3), jnp.float32) for _ in range(2)]
+
+    def loss(student, rest, scale=1.0):
+        loss_N = projected_kl(
+            student,
+            teacher,
+            projection,
+            jnp.ones(3, bool),
+            student_log_rest_N=rest,
+            teacher_log_rest_N=rests[1],
+            temperature=2.0,
+        )
+        return scale * loss_N.sum()
+
+    check_grads(loss, (student, rests[0]), order=1, modes=["rev"], rtol=2e-2)
+    once, twice = (jax.grad(loss)(student, rests[0], scale) for scale in (1.0, 2.0))
+    np.testing.assert_allclose(twice, 2 * once, rtol=1e-6)
 
 
 def test_a_packed_numeral_is_pulled_up_when_the_teacher_continues_with_its_first_digit():

@@ -14,6 +14,10 @@ ChunkMerge = Literal["chain_rule", "first"]
 # student's probability underflows, far under any probability that matters.
 _FLOOR = 1e-30
 
+# The same for what follows a chunk's first token. A chunk's log-probability is a sum over its
+# tokens and may honestly be far below `log(_FLOOR)`; only impossible tokens (-inf) reach this.
+_LEAST_LOG = -1e4
+
 
 class ProjectedTerms(NamedTuple):
     """What P-KL needs of a chunk's first position, and what is worth reporting.
@@ -21,7 +25,7 @@ class ProjectedTerms(NamedTuple):
     Attributes:
         kl_N: `sum q (log q - log z)`, nats, for the teacher's `q` and the projected student `z`.
         carried_N: `sum z`: the student's mass that W carries.
-        agreement_N: 1.0 where the largest entries of `q` and `z` are the same token.
+        agreement_N: 1.0 where a largest entry of `q` is also one of `z`.
         unreachable_N: The teacher's mass on tokens that W cannot reach, before it is dropped.
     """
 
@@ -40,22 +44,35 @@ def projected_terms(
 
     Teacher tokens that W cannot reach are dropped and the rest renormalised.
     """
-    teacher_log_probs_UN = log_softmax(teacher_logits_UN, num_tokens=projection.num_teacher_tokens)
-    reachable_U1 = projection.reachable_U[:, None]
-    reached_N = jnp.sum(jnp.exp(teacher_log_probs_UN), axis=0, where=reachable_U1)
-    log_q_UN = jax.nn.log_softmax(jnp.where(reachable_U1, teacher_log_probs_UN, -jnp.inf), axis=0)
+    log_q_UN, unreachable_N = _reachable(teacher_logits_UN, projection)
     q_UN = jnp.exp(log_q_UN)
     z_UN = project(jnp.exp(student_log_probs_VN), projection)
     log_z_UN = jnp.log(jnp.maximum(z_UN, _FLOOR))
     # Where q is 0 its logarithm is -inf, and 0 * (-inf - x) must count as 0.
     kl_UN = jnp.where(q_UN > 0, q_UN * (jnp.where(q_UN > 0, log_q_UN, 0.0) - log_z_UN), 0.0)
-    agreement_N = jnp.argmax(z_UN, axis=0) == jnp.argmax(q_UN, axis=0)
+    # Largest entries by comparison: a maximum is a plain reduction, an argmax is a slow one.
+    is_best_UN = (q_UN == q_UN.max(axis=0, keepdims=True)) & (
+        z_UN == z_UN.max(axis=0, keepdims=True)
+    )
     return ProjectedTerms(
         kl_UN.sum(axis=0),
         z_UN.sum(axis=0),
-        agreement_N.astype(jnp.float32),
-        1.0 - reached_N,
+        is_best_UN.any(axis=0).astype(jnp.float32),
+        unreachable_N,
     )
+
+
+def _reachable(teacher_logits_UN, projection):
+    """The teacher's log-probabilities within the tokens that W reaches, and its mass elsewhere."""
+    logits_UN = teacher_logits_UN.astype(jnp.float32)
+    is_token_U1 = jnp.arange(logits_UN.shape[0])[:, None] < projection.num_teacher_tokens
+    reachable_U1 = projection.reachable_U[:, None]
+    reached_UN = jnp.where(reachable_U1, logits_UN, -jnp.inf)
+    lost_UN = jnp.where(is_token_U1 & ~reachable_U1, logits_UN, -jnp.inf)
+    # Where the teacher allows nothing that W reaches, q is 0 and not NaN.
+    log_reached_N = jnp.maximum(jax.nn.logsumexp(reached_UN, axis=0), jnp.finfo(jnp.float32).min)
+    unreachable_N = jax.nn.sigmoid(jax.nn.logsumexp(lost_UN, axis=0) - log_reached_N)
+    return reached_UN - log_reached_N[None, :], unreachable_N
 
 
 def merge_chain_rule(
@@ -80,8 +97,10 @@ def merge_chain_rule(
         teacher_log_rest_N: `log c_T`, nats.
 
     Returns:
-        Nats per chunk, at least 0.
+        Nats per chunk; at least 0, but for rounding.
     """
+    student_log_rest_N = jnp.maximum(student_log_rest_N, _LEAST_LOG)
+    teacher_log_rest_N = jnp.maximum(teacher_log_rest_N, _LEAST_LOG)
     c_T_N = jnp.exp(teacher_log_rest_N)
     first_N = c_T_N * (kl_N + teacher_log_rest_N - student_log_rest_N)
     return first_N - c_T_N + jnp.exp(student_log_rest_N) * carried_N
@@ -115,7 +134,7 @@ def projected_kl(
         temperature: Divides all logits; the result is scaled by its square.
 
     Returns:
-        Nats per chunk, shape [N], float32, unreduced, at least 0.
+        Nats per chunk, shape [N], float32, unreduced; at least 0, but for rounding.
 
     Raises:
         ValueError: `temperature` is not positive.

@@ -150,7 +150,10 @@ class TestFiles:
         assert content["optim"] == dataclasses.asdict(OptimConfig())
 
     def test_the_quickstart_config_is_valid(self, request):
-        load_config(request.config.rootpath / "configs" / "quickstart.yaml")
+        config = load_config(request.config.rootpath / "configs" / "quickstart.yaml")
+        assert config.teacher.model == "asset:smollm2-135m"
+        assert config.student.tokenizer == "asset:llama3"
+        assert config.loss.distillation == "p_kl"
 
     def test_missing_file(self, tmp_path):
         with pytest.raises(UsageError, match=r"config .*none\.yaml does not exist"):

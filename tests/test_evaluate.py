@@ -10,7 +10,7 @@ from tests.tiny import sentences, tiny_model
 from xtoken_jax.errors import XTokenError
 from xtoken_jax.evaluate import BitsPerByte, _digit_share, bits_per_byte, fitting_texts
 from xtoken_jax.models.weights import load_model
-from xtoken_jax.text import ByteTokenizer, Encoded
+from xtoken_jax.text import ByteTokenizer
 
 TEXTS = [*sentences(5, seed=3), "no number here", "7"]
 
@@ -112,10 +112,9 @@ class TestBitsPerByte:
         assert bits / whole.num_bytes == pytest.approx(whole.all, rel=1e-6)
 
 
-def test_a_prefix_space_is_no_byte_of_the_text():
-    tokenizer = SimpleNamespace(token_bytes=[b" 2", b"a2", b"<"])
-    encoded = Encoded(np.array([0, 1, 0, 2]), np.array([0, 4]), np.array([0]))
-    assert _digit_share(encoded, tokenizer).tolist() == [1.0, 0.5, 0.5, 0.0]
+def test_a_tokens_digit_share_is_of_its_bytes():
+    tokenizer = SimpleNamespace(contents=lambda encoded: [b"2", b"a2", b" 2", b"<", b""])
+    assert _digit_share(None, tokenizer).tolist() == [1.0, 0.5, 0.5, 0.0, 0.0]
 
 
 class TestErrors:

@@ -116,9 +116,9 @@ def _log_probs(graph, state, batch, *, num_tokens: int, block_tokens: int):
 
 def _digit_share(encoded: Encoded, tokenizer: ByteTokenizer) -> np.ndarray:
     """Which part of each token's bytes are digits, a prefix space not counted among them."""
-    contents = [tokenizer.token_bytes[id] for id in encoded.ids_N]
-    for index in encoded.prefixed_N:
-        contents[index] = contents[index][1:]
     return np.array(
-        [sum(byte in _DIGITS for byte in content) / max(len(content), 1) for content in contents]
+        [
+            sum(byte in _DIGITS for byte in content) / max(len(content), 1)
+            for content in tokenizer.contents(encoded)
+        ]
     )

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from xtoken_jax.errors import UsageError, XTokenError
+from xtoken_jax.files import replaced_file
 
 # Colours that stay apart for the colour-blind (Okabe and Ito), with different dashes as well.
 _CURVES = (
@@ -92,9 +93,8 @@ def plot_curves(run_dir: Path) -> Path:
     rate.plot(steps, [r["learning_rate"] for r in records], color="#555555")
     rate.set(xlabel="step", title="learning rate")
     path = run_dir / "curves.png"
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=130)
-    temporary.replace(path)
+    with replaced_file(path) as temporary:
+        figure.savefig(temporary, dpi=130)
     return path
 
 

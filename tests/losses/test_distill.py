@@ -311,7 +311,7 @@ def test_no_array_of_the_gradient_is_as_large_as_the_logits_of_the_batch():
 
 def test_temperature_must_be_positive():
     with pytest.raises(ValueError, match="`temperature` must be positive, got 0"):
-        sums(Case(), temperature=0)
+        sums(Case(), temperature=0.0)
 
 
 def test_next_token_log_probs_equal_the_float64_reference():

@@ -181,6 +181,10 @@ def test_the_space_that_sentencepiece_puts_before_a_text_is_known(tmp_path):
     for index, text in enumerate(texts):
         assert text_bytes(side, encoded, index) == text.encode()
     assert side.bytes_of(encoded[0]) == b" ab"
+    contents = side.contents(encoded)
+    for index, text in enumerate(texts):
+        own = slice(*encoded.offsets_B[index : index + 2])
+        assert b"".join(contents[own]) == text.encode()
 
 
 def test_the_space_put_before_a_text_comes_after_its_bos(tokenizer):

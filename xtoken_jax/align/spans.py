@@ -65,10 +65,12 @@ def validate(
         ValueError: a chunk is empty, out of bounds or order, overlapping, not minimal, its two
             sides spell different bytes, or it has control tokens that do not pair.
     """
+    student_contents = student_tokenizer.contents(student)
+    teacher_contents = teacher_tokenizer.contents(teacher)
     for index in range(len(alignment)):
         chunks = alignment[index]
-        student_tokens = _tokens(student, student_tokenizer, index)
-        teacher_tokens = _tokens(teacher, teacher_tokenizer, index)
+        student_tokens = _tokens(student_contents, student, student_tokenizer, index)
+        teacher_tokens = _tokens(teacher_contents, teacher, teacher_tokenizer, index)
         if (chunks[:, 0] >= chunks[:, 1]).any() or (chunks[:, 2] >= chunks[:, 3]).any():
             raise ValueError(f"chunks of text {index} must not be empty")
         if (chunks[1:, 0] < chunks[:-1, 1]).any() or (chunks[1:, 2] < chunks[:-1, 3]).any():
@@ -97,11 +99,10 @@ def _validate_chunk(student: list[_Token], teacher: list[_Token], place: str) ->
         raise ValueError(f"chunk must have no common cut inside: {place}")
 
 
-def _tokens(encoded: Encoded, tokenizer: ByteTokenizer, index: int) -> list[_Token]:
+def _tokens(
+    contents: list[bytes], encoded: Encoded, tokenizer: ByteTokenizer, index: int
+) -> list[_Token]:
     """What each token of a text adds to it, and its role."""
-    contents = [tokenizer.token_bytes[id] for id in encoded[index]]
-    for prefixed in encoded.prefixed_N - encoded.offsets_B[index]:
-        if 0 <= prefixed < len(contents):
-            contents[prefixed] = contents[prefixed][1:]
     roles = [tokenizer.roles.get(id, Role.NONE) for id in encoded[index].tolist()]
-    return list(zip(contents, roles, strict=True))
+    own = slice(*encoded.offsets_B[index : index + 2])
+    return list(zip(contents[own], roles, strict=True))

@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from xtoken_jax.losses.projected_kl import ChunkMerge, merge_chain_rule, projected_terms
+from xtoken_jax.losses.projected_kl import (
+    ChunkMerge,
+    ProjectedTerms,
+    merge_chain_rule,
+    projected_terms,
+)
 from xtoken_jax.ops import (
     DeviceProjection,
     Spans,
@@ -90,6 +95,49 @@ def distillation_sums(
     if temperature <= 0:
         raise ValueError(f"`temperature` must be positive, got {temperature}")
     teacher = jax.tree.map(jax.lax.stop_gradient, teacher)
+    next_log_prob_BS, tempered_BS, terms_BN = _walk(
+        student, teacher, spans, projection, temperature, block_tokens
+    )
+    student_rest_BN = teacher_rest_BN = jnp.zeros_like(terms_BN.kl_N)
+    if chunk_merge == "chain_rule":
+        teacher_log_prob_BT = next_token_log_probs(
+            teacher,
+            num_tokens=projection.num_teacher_tokens,
+            temperature=temperature,
+            block_tokens=block_tokens,
+        )
+        student_rest_BN = rest_log_probs(
+            tempered_BS, spans.student_chunk_BS, spans.student_start_BN
+        )
+        teacher_rest_BN = rest_log_probs(
+            teacher_log_prob_BT, spans.teacher_chunk_BT, spans.teacher_start_BN
+        )
+    loss_BN = merge_chain_rule(terms_BN.kl_N, terms_BN.carried_N, student_rest_BN, teacher_rest_BN)
+    mask_BN = spans.mask_BN
+    return DistillationSums(
+        cross_entropy=-jnp.sum(next_log_prob_BS, where=target_mask_BS),
+        num_targets=jnp.sum(target_mask_BS, dtype=jnp.float32),
+        distillation=temperature**2 * jnp.sum(loss_BN, where=mask_BN),
+        num_chunks=jnp.sum(mask_BN, dtype=jnp.float32),
+        agreement=jnp.sum(terms_BN.agreement_N, where=mask_BN),
+        unreachable=jnp.sum(terms_BN.unreachable_N, where=mask_BN),
+    )
+
+
+def _walk(
+    student: ModelOutput,
+    teacher: ModelOutput,
+    spans: Spans,
+    projection: DeviceProjection,
+    temperature: float,
+    block_tokens: int,
+) -> tuple[Float[Array, "B S"], Float[Array, "B S"], ProjectedTerms]:
+    """All that needs a distribution over the student's vocabulary, in one walk.
+
+    Returns:
+        The log-probability of each next token, the same at `temperature`, and the terms of P-KL of
+        each chunk, `[B, N]`.
+    """
     teacher_at_BS = teacher_predictors(spans)
     teacher_hidden_BSE = jnp.take_along_axis(
         teacher.hidden_BSD, jnp.maximum(teacher_at_BS, 0)[:, :, None], axis=1
@@ -114,30 +162,7 @@ def distillation_sums(
         block, (student.hidden_BSD, teacher_hidden_BSE, next_ids_BS), block_tokens=block_tokens
     )
     terms_BN = jax.tree.map(lambda values_BS: at_predictors(values_BS, spans), terms_BS)
-    student_rest_BN = teacher_rest_BN = jnp.zeros_like(terms_BN.kl_N)
-    if chunk_merge == "chain_rule":
-        student_rest_BN = rest_log_probs(
-            tempered_BS, spans.student_chunk_BS, spans.student_start_BN
-        )
-        teacher_log_prob_BT = next_token_log_probs(
-            teacher,
-            num_tokens=projection.num_teacher_tokens,
-            temperature=temperature,
-            block_tokens=block_tokens,
-        )
-        teacher_rest_BN = rest_log_probs(
-            teacher_log_prob_BT, spans.teacher_chunk_BT, spans.teacher_start_BN
-        )
-    loss_BN = merge_chain_rule(terms_BN.kl_N, terms_BN.carried_N, student_rest_BN, teacher_rest_BN)
-    mask_BN = spans.mask_BN
-    return DistillationSums(
-        cross_entropy=-jnp.sum(next_log_prob_BS, where=target_mask_BS),
-        num_targets=jnp.sum(target_mask_BS, dtype=jnp.float32),
-        distillation=temperature**2 * jnp.sum(loss_BN, where=mask_BN),
-        num_chunks=jnp.sum(mask_BN, dtype=jnp.float32),
-        agreement=jnp.sum(terms_BN.agreement_N, where=mask_BN),
-        unreachable=jnp.sum(terms_BN.unreachable_N, where=mask_BN),
-    )
+    return next_log_prob_BS, tempered_BS, terms_BN
 
 
 def next_token_log_probs(

@@ -76,12 +76,12 @@ def _reachable(teacher_logits_UN, projection):
 
 
 def merge_chain_rule(
-    kl_N: Float[Array, " N"],
-    carried_N: Float[Array, " N"],
-    student_log_rest_N: Float[Array, " N"],
-    teacher_log_rest_N: Float[Array, " N"],
-) -> Float[Array, " N"]:
-    r"""The generalised KL of two chunk measures, from the parts of each.
+    kl_N: Float[Array, "*N"],
+    carried_N: Float[Array, "*N"],
+    student_log_rest_N: Float[Array, "*N"],
+    teacher_log_rest_N: Float[Array, "*N"],
+) -> Float[Array, "*N"]:
+    r"""The generalised KL of two chunk measures, from the parts of each; in any shape.
 
     With `m(v) = p(v) c`, where `c` is the probability of the tokens that follow the first one
     inside the chunk, the I-divergence splits into the first position and the rest:

@@ -8,7 +8,6 @@ its row is copied. Everything runs on the host, in NumPy.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -21,11 +20,11 @@ from xtoken_jax.models.hf_directory import (
     copy_tokenizer,
     layer_of_key,
     read_config,
-    read_json,
     renumber_layer,
     replaced_directory,
     write_model_files,
 )
+from xtoken_jax.text import declared_tokens
 
 _VOCABULARY_KEYS = ("model.embed_tokens.weight", "lm_head.weight")
 _ROWS_PER_BLOCK = 4096  # bounds the gathered rows: 4,096 tokens of 3 pieces x 576 floats are 28 MB
@@ -160,21 +159,8 @@ def _special_token_ids(tokenizer_dir: Path, vocab_size: int) -> dict[str, int | 
             f"`piece_offsets_V` must have {max(ids) + 2} numbers for {tokenizer_dir}, "
             f"got {vocab_size + 1}"
         )
-    names = _special_token_names(tokenizer_dir)
+    declared = declared_tokens(tokenizer_dir)
     return {
-        f"{role}_id": None if name is None else tokenizer.token_to_id(name)
-        for role, name in names.items()
-    }
-
-
-def _special_token_names(tokenizer_dir: Path) -> dict[str, str | None]:
-    """Text of the bos, eos and pad tokens; tokenizer_config.json goes before the older file."""
-    declared: dict[str, Any] = {}
-    for file in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (tokenizer_dir / file).is_file():
-            declared |= read_json(tokenizer_dir / file)
-    tokens = {name: declared.get(name) for name in _TOKEN_NAMES}
-    return {
-        name: token.get("content") if isinstance(token, dict) else token
-        for name, token in tokens.items()
+        f"{name}_id": tokenizer.token_to_id(declared[name]) if name in declared else None
+        for name in _TOKEN_NAMES
     }

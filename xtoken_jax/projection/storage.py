@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from xtoken_jax.errors import UsageError, XTokenError
+from xtoken_jax.files import replaced_file
 from xtoken_jax.projection.build import Projection
 from xtoken_jax.text import ByteTokenizer
 
@@ -21,7 +21,6 @@ _ROW_SUM_TOLERANCE = 1e-5
 
 def save_projection(projection: Projection, path: str | Path) -> None:
     """Write W whole or not at all; two equal matrices from one command give equal bytes."""
-    path = Path(path)
     metadata = {
         "student_fingerprint": projection.student_fingerprint,
         "teacher_fingerprint": projection.teacher_fingerprint,
@@ -34,14 +33,8 @@ def save_projection(projection: Projection, path: str | Path) -> None:
     # One entry, since safetensors writes several in an order that changes from process to process.
     header = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
     tensors = {"ids_VK": projection.ids_VK, "weights_VK": projection.weights_VK}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not `tempfile`, whose files only their owner may read.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replaced_file(Path(path)) as temporary:
         temporary.write_bytes(save(tensors, metadata=header))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_projection(

@@ -45,8 +45,8 @@ class ByteTokenizer:
     """Wraps a fast tokenizer; `token_bytes[id]` is what a token adds to the decoded text.
 
     Control tokens (special added tokens, and the model's token for what it cannot spell)
-    contribute `b""` and have roles. Text never makes
-    control tokens: `encode("<|eot_id|>")` gives the ordinary tokens of those characters.
+    contribute `b""` and have roles. Text never makes control tokens: `encode("<|eot_id|>")` gives
+    the ordinary tokens of those characters.
 
     Attributes:
         num_tokens: One past the largest id; a model's padded `vocab_size` may be larger.
@@ -96,7 +96,7 @@ class ByteTokenizer:
                 f"`{reference}` must be a fast tokenizer, but has no tokenizer.json; "
                 "save it once with transformers' AutoTokenizer(..., use_fast=True).save_pretrained"
             )
-        declared = _declared_tokens(directory)
+        declared = declared_tokens(directory)
         try:
             return cls(path.read_text(encoding="utf-8"), declared, name=str(reference))
         except XTokenError as error:
@@ -161,6 +161,13 @@ class ByteTokenizer:
         """The bytes that tokens contribute, a tokenizer's prefix space included."""
         return b"".join([self.token_bytes[id] for id in ids])
 
+    def contents(self, encoded: Encoded) -> list[bytes]:
+        """What each token of a batch adds to its text, without a space put before the text."""
+        contents = [self.token_bytes[id] for id in encoded.ids_N]
+        for index in encoded.prefixed_N:
+            contents[index] = contents[index][1:]
+        return contents
+
     def display(self, id: int) -> str:
         """A token as text: bytes that are not UTF-8 as escapes, a control token by its name."""
         content = self.token_bytes[id]
@@ -203,8 +210,12 @@ def _fingerprint(parsed: Mapping[str, Any], declared: Mapping[str, str], *, bos:
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def _declared_tokens(directory: Path) -> dict[str, str]:
-    """bos, eos, pad and unk as `tokenizer_config.json` (or `special_tokens_map.json`) says."""
+def declared_tokens(directory: Path) -> dict[str, str]:
+    """The `bos_token`, `eos_token`, `pad_token` and `unk_token` that a directory declares.
+
+    Raises:
+        XTokenError: `tokenizer_config.json` or the older `special_tokens_map.json` is broken.
+    """
     declared = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         path = directory / name

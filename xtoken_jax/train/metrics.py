@@ -1,9 +1,10 @@
 """metrics.jsonl: one line a step, and nothing past the step that a run goes on from."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from xtoken_jax.files import replaced_file
 
 
 class MetricsLog:
@@ -12,9 +13,7 @@ class MetricsLog:
     def __init__(self, path: Path, *, step: int) -> None:
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(line + "\n" for line in kept))
-            os.replace(temporary, path)
+            write_text(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a")
 
     def write(self, record: dict[str, Any]) -> None:
@@ -40,7 +39,5 @@ def _step_of(line: str) -> float:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with replaced_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

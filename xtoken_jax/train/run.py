@@ -76,6 +76,7 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
             write_text(run_dir / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
             if projection is not None and config.projection.path is None:
                 save_projection(projection, run_dir / "projection.safetensors")
+            evaluation.clear()
             evaluation.run("student before", student, tokenizers.student)
             if teacher is not None:
                 evaluation.run("teacher", teacher, tokenizers.teacher)
@@ -160,6 +161,10 @@ class _Evaluation:
         self._config = config
         self._path = Path(config.run_dir) / "evaluation.json"
         self._texts = texts
+
+    def clear(self) -> None:
+        """Forget what an earlier run in the same directory found."""
+        self._path.unlink(missing_ok=True)
 
     def run(self, name: str, model: Decoder, tokenizer: ByteTokenizer) -> None:
         """Evaluate and add to the file."""

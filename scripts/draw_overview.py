@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
-from xtoken_jax.align import align_bytes, alignment_record
+from xtoken_jax.align import align, alignment_record
 from xtoken_jax.projection import build_projection, projection_record
 from xtoken_jax.text import ByteTokenizer
 
@@ -40,7 +40,7 @@ def main(out: Path) -> None:
     student = ByteTokenizer.load("asset:llama3")
     teacher = ByteTokenizer.load("asset:smollm2-135m")
     encoded = student.encode([TEXT]), teacher.encode([TEXT])
-    alignment = align_bytes(*encoded, student, teacher)
+    alignment = align(*encoded, student, teacher)
     record = alignment_record(alignment, *encoded, student, teacher)
     row = projection_record(
         build_projection(student, teacher), student, teacher, tokens=[SHOWN.encode()]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Formatter, linter, type checker, import contracts, spelling and tests, in a .venv that it makes.
 # XTOKEN_REQUIRE_ASSETS=1 turns a missing asset from a skip into a failure.
+# XTOKEN_REQUIRE_BROWSER=1 does so for Chromium, which the tests of the HTML pages drive.
 # XTOKEN_TORCH=2.13.0 installs that PyTorch first, the reference of the parity tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."

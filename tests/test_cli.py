@@ -7,7 +7,7 @@ import pytest
 from tests.commands import complaint, complaint_of, run, run_process, tree
 from tests.tiny import sentences, tiny_config, tiny_tokenizer
 
-COMMANDS = ("assets", "align", "project", "eval", "report", "train")
+COMMANDS = ("assets", "align", "project", "audit", "eval", "report", "train")
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +205,45 @@ class TestAlign:
             "--json",
         )
         assert "".join(json.loads(out)["student"]["pieces"]) == "Zoë 201\n"
+
+    def test_another_text_on_the_teachers_side(self, student, teacher, tmp_path):
+        (tmp_path / "t.txt").write_text("201 pears", encoding="utf-8")
+        arguments = ["--student", student, "--teacher", teacher, "--text", "201 apples", "--json"]
+        _, out, _ = run("align", *arguments, "--teacher-file", tmp_path / "t.txt")
+        record = json.loads(out)
+        assert record["path"] == "dp"
+        assert record["chunks"][0] == [0, 1, 0, 3]
+        assert record["gaps"]["student"] == [1]
+
+    def test_control_tokens_are_parsed_on_demand(self, student, teacher):
+        arguments = ["--student", student, "--teacher", teacher, "--json", "--text"]
+        text = "<|begin_of_text|>201"
+        for options, pieces in (((), 1), (("--parse-control",), 2)):
+            _, out, _ = run("align", *arguments, text, *options)
+            has_control = json.loads(out)["student"]["pieces"][0] == "<|begin_of_text|>"
+            assert has_control == (pieces == 2)
+
+    def test_a_page_with_the_rows_of_w(self, student, teacher, tmp_path):
+        page = tmp_path / "pages" / "a.html"
+        arguments = ["align", "--student", student, "--teacher", teacher, "--text", "201 <b>"]
+        code, out, err = run(*arguments, "--html", page)
+        assert (code, out.split(), err) == (0, ["page:", str(page)], "")
+        assert tree(tmp_path / "pages") == {"a.html"}
+        assert "0.9009" in page.read_text(encoding="utf-8")
+        assert "201 <b>" not in page.read_text(encoding="utf-8")
+        # With W from a file, and JSON as well.
+        run("project", "--student", student, "--teacher", teacher, "--out", tmp_path / "w")
+        _, out, _ = run(*arguments, "--html", page, "--projection", tmp_path / "w", "--json")
+        assert json.loads(out)["path"] == "bytes"
+        # W of another pair: nothing is written over.
+        before = page.read_bytes()
+        code, message = complaint(
+            *("align", "--student", teacher, "--teacher", student, "--text", "x"),
+            *("--html", page, "--projection", tmp_path / "w"),
+        )
+        assert code == 1
+        assert "was built for another student tokenizer" in message
+        assert page.read_bytes() == before
 
     def test_missing_file(self, student, teacher, tmp_path):
         code, message = complaint(

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from xtoken_jax.errors import UsageError
 from xtoken_jax.losses import ChunkMerge
-from xtoken_jax.projection import LongPieces
+from xtoken_jax.projection import Canonicalization, LongPieces
 
 Positive = Annotated[int, Field(gt=0)]
 Dtype = Literal["float32", "bfloat16"]
@@ -64,6 +64,9 @@ class ProjectionConfig(_Section):
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.1
     max_pieces: Positive = 4
     long_pieces: LongPieces = "truncate"
+    canonicalization: Canonicalization = "exact"
+    reverse: bool = False
+    special_similarity: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,12 @@
 
 import json
 
-from xtoken_jax.align import align_bytes, alignment_record
+from xtoken_jax.align import align, alignment_record
 
 
 def record_of(student, teacher, texts, index=0, **options):
     encoded = [side.encode(texts, **options) for side in (student, teacher)]
-    alignment = align_bytes(*encoded, student, teacher)
+    alignment = align(*encoded, student, teacher)
     record = alignment_record(alignment, *encoded, student, teacher, index=index)
     assert json.loads(json.dumps(record)) == record  # plain values throughout
     return record

@@ -5,14 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from xtoken_jax.align import Alignment, align_bytes, scored, validate
+from xtoken_jax.align import Alignment, align, scored, validate
 from xtoken_jax.text import Encoded
 
 
 def alignment_of(chunks, student_length, teacher_length):
     chunks_N4 = np.array(chunks, np.int64).reshape(-1, 4)
     lengths = np.array([student_length]), np.array([teacher_length])
-    return Alignment(chunks_N4, np.array([0, len(chunks_N4)]), *lengths)
+    offsets_B, by_dp_B = np.array([0, len(chunks_N4)]), np.array([False])
+    return Alignment(chunks_N4, offsets_B, *lengths, by_dp_B)
 
 
 def batch(*ids):
@@ -50,7 +51,7 @@ def test_a_chunk_at_the_first_position_of_either_side_is_not_scored():
 def test_validate_finds_what_is_wrong(tokenizer, chunks, message):
     sides = tokenizer("llama3"), tokenizer("smollm2-135m")
     encoded = [side.encode(["201 apples"]) for side in sides]
-    good = align_bytes(*encoded, *sides)
+    good = align(*encoded, *sides)
     validate(good, *encoded, *sides)
     chunks_N4 = np.array(chunks)
     bad = dataclasses.replace(good, chunks_N4=chunks_N4, offsets_B=np.array([0, len(chunks_N4)]))

@@ -14,7 +14,7 @@ def slow_hash(content):
 
 def test_powers_are_those_of_the_multiplier():
     multiplier = int(power(np.array([1]))[0])
-    positions = [0, 1, 2, 65535, 65536, 65537, 10_000_019]
+    positions = [0, 1, 2, (1 << 18) - 1, 1 << 18, (1 << 18) + 1, 10_000_019]
     expected = [pow(multiplier, position, _MODULUS) for position in positions]
     assert power(np.array(positions)).tolist() == expected
 
@@ -25,8 +25,9 @@ def test_table_of_a_real_tokenizer(tokenizer):
     assert table is ByteTable.of(smollm)
     for id in (*range(0, 49152, 977), smollm.id_of_bytes[b" apples"]):
         content = smollm.token_bytes[id]
-        assert table.lengths_V[id] == len(content)
-        assert table.hashes_V[id] == slow_hash(content)
-        without_space = slow_hash(content[1:]) if content.startswith(b" ") else 0
-        assert table.unprefixed_hashes_V[id] == without_space
-        assert table.roles_V[id] == smollm.roles.get(id, 0)
+        for key, spelt in ((id, content), (id + smollm.num_tokens, content[1:])):
+            assert table.lengths_K[key] == len(spelt)
+            assert table.hashes_K[key] == slow_hash(spelt)
+            start = table.starts_K[key]
+            assert bytes(table.bytes_N[start : start + len(spelt)]) == spelt
+        assert table.roles_K[id] == smollm.roles.get(id, 0)

@@ -2,6 +2,7 @@ import json
 from collections import Counter
 from itertools import islice
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -162,7 +163,7 @@ class TestPacking:
 
     def test_arrays_have_the_shapes_and_types_that_the_device_takes(self, examples):
         batch = next(batches_of(examples))
-        Spans(**batch.spans)
+        Spans(**{name: jnp.asarray(array) for name, array in batch.spans.items()})
         assert batch.spans["mask_BN"].shape == batch.student["ids_BS"].shape == (4, 64)
         assert batch.teacher["ids_BS"].shape == (4, 96)
         arrays = [*batch.student.values(), *batch.teacher.values(), *batch.spans.values()]

@@ -3,40 +3,9 @@
 import numpy as np
 import pytest
 
-from xtoken_jax.projection import build_projection, retokenise
-from xtoken_jax.projection.build import _rows
-from xtoken_jax.projection.retokenise import Pieces
+from xtoken_jax.projection import build_projection, hybrid_pairs, retokenise, save_projection
 
 PAIRS = [("llama3", "qwen3"), ("llama3", "smollm2-135m")]
-
-
-def pieces_of(rows):
-    offsets = np.cumsum([0, *map(len, rows)])
-    return Pieces(np.array([id for row in rows for id in row], np.int32), offsets, np.array([]))
-
-
-def test_weights_fall_by_gamma_and_are_normalised():
-    ids, weights = _rows(pieces_of([[7, 8, 9], [4], []]), 0.9, 0.1, 4, drop=False)
-    assert ids.tolist() == [[7, 8, 9, -1], [4, -1, -1, -1], [-1] * 4]
-    np.testing.assert_allclose(
-        weights, [[0.9009009, 0.0900901, 0.0090090, 0], [1, 0, 0, 0], [0] * 4], atol=1e-7
-    )
-
-
-def test_repeated_pieces_add_up_and_leave_no_hole():
-    ids, weights = _rows(pieces_of([[5, 6, 5, 7]]), 0.9, 0.1, 4, drop=False)
-    assert ids.tolist() == [[5, 6, 7, -1]]
-    total = 1.111
-    np.testing.assert_allclose(weights, [[1.01 / total, 0.1 / total, 0.001 / total, 0]], rtol=1e-6)
-
-
-def test_long_rows_are_cut_or_dropped():
-    long = pieces_of([[1, 2, 3], [4, 5]])
-    cut, weights = _rows(long, 0.9, 0.1, 2, drop=False)
-    assert cut.tolist() == [[1, 2], [4, 5]]
-    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
-    dropped, _ = _rows(long, 0.9, 0.1, 2, drop=True)
-    assert dropped.tolist() == [[-1, -1], [4, 5]]
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
@@ -48,15 +17,14 @@ def test_rows_of_real_pairs_are_stochastic(tokenizer, pair):
     filled[projection.empty_rows] = False
     np.testing.assert_allclose(sums[filled], 1, atol=1e-6)
     assert not sums[~filled].any()
-    again = build_projection(student, teacher)
-    np.testing.assert_array_equal(again.ids_VK, projection.ids_VK)
-    np.testing.assert_array_equal(again.weights_VK, projection.weights_VK)
 
 
-def test_without_gamma_only_the_first_piece_is_reached():
-    ids, weights = _rows(pieces_of([[7, 8, 7], [4]]), 0.9, 0.0, 4, drop=False)
-    assert ids.tolist() == [[7, -1, -1, -1], [4, -1, -1, -1]]
-    assert weights.tolist() == [[1, 0, 0, 0], [1, 0, 0, 0]]
+def test_two_builds_give_files_of_equal_bytes(tokenizer, tmp_path):
+    student, teacher = tokenizer("smollm2-135m"), tokenizer("mistral-v3")
+    for name in ("one", "two"):
+        projection = build_projection(student, teacher, reverse=True, special_similarity=True)
+        save_projection(projection, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_options_decide_what_is_stored(tokenizer):
@@ -69,6 +37,9 @@ def test_options_decide_what_is_stored(tokenizer):
         "gamma": 0.5,
         "max_pieces": 3,
         "long_pieces": "truncate",
+        "canonicalization": "exact",
+        "reverse": False,
+        "special_similarity": False,
     }
     word = student.id_of_bytes[b" syllabus"]  # " sy", "ll", "ab", "us"
     assert lengths[word] == 4
@@ -85,7 +56,7 @@ def test_a_tokenizer_projects_onto_itself(tokenizer):
     projection = build_projection(side, side)
     filled = np.ones(side.num_tokens, bool)
     filled[projection.empty_rows] = False
-    assert [side.roles[id] for id in projection.empty_rows] == [0] * 14  # of no known purpose
+    assert projection.empty_rows.tolist() == [id for id, role in side.roles.items() if not role]
     content = np.array([bool(content) for content in side.token_bytes])
     np.testing.assert_array_equal(projection.ids_VK[content, 0], np.flatnonzero(content))
     assert (projection.weights_VK[filled, 0] == 1).all()
@@ -100,10 +71,96 @@ def test_a_tokenizer_projects_onto_itself(tokenizer):
         ({"beta": float("inf")}, "`beta` must be positive, got inf"),
         ({"gamma": 1.5}, r"`gamma` must be in \[0, 1\], got 1.5"),
         ({"max_pieces": 0}, "`max_pieces` must be at least 1, got 0"),
-        ({"long_pieces": "keep"}, "`long_pieces` must be one of"),
+        ({"long_pieces": "keep"}, r"`long_pieces` must be one of \('truncate', 'drop'\), got keep"),
+        ({"canonicalization": "nfc"}, "`canonicalization` must be one of .*'paper'.*, got nfc"),
     ],
 )
 def test_bad_options_are_named(tokenizer, options, message):
     side = tokenizer("smollm2-135m")
     with pytest.raises(ValueError, match=message):
         build_projection(side, side, **options)
+
+
+def entries(student, teacher, projection, token):
+    row = student.id_of_bytes[token]
+    pieces = [teacher.display(id) for id in projection.ids_VK[row] if id >= 0]
+    return dict(zip(pieces, projection.weights_VK[row].tolist(), strict=False))
+
+
+def test_the_papers_rules_match_more(tokenizer):
+    student, teacher = tokenizer("llama3"), tokenizer("llama4")
+    exact = build_projection(student, teacher)
+    paper = build_projection(student, teacher, canonicalization="paper")
+    assert entries(student, teacher, exact, b"_PO").keys() == {"_P", "O"}
+    assert entries(student, teacher, paper, b"_PO") == {" PO": 1.0}
+    changed = (exact.ids_VK != paper.ids_VK).any(axis=1)
+    assert changed.sum() == 1435
+    assert (paper.ids_VK[changed, 1] < 0).all()
+    # Most of the 1,435 find a teacher token that already has an equal student token.
+    assert paper.exact_pair_V.sum() - exact.exact_pair_V.sum() == 37
+    assert not paper.exact_pair_V[student.id_of_bytes[b"_PO"]]
+
+
+def test_the_reverse_pass_reaches_more_and_leaves_exact_rows(tokenizer):
+    student, teacher = tokenizer("llama3"), tokenizer("qwen3")
+    plain = build_projection(student, teacher)
+    both = build_projection(student, teacher, reverse=True)
+    # The student cuts "iếc" into "iế" and "c", and has no other token for it.
+    token = "iế".encode()
+    np.testing.assert_allclose(
+        list(entries(student, teacher, both, token).values()),
+        [10 / 21, 10 / 21, 1 / 21],
+        rtol=1e-6,
+    )
+    assert entries(student, teacher, both, token).keys() == {"i", "iếc", "ế"}
+    assert entries(student, teacher, plain, token).keys() == {"i", "ế"}
+    changed = (plain.ids_VK != both.ids_VK).any(axis=1)
+    assert changed.sum() == 1000
+    assert not (changed & retokenise(student, teacher).exact_V).any()
+    assert (~plain.reachable_U).sum() == 41839
+    assert (~both.reachable_U).sum() == 40545
+    sums = both.weights_VK.sum(axis=1, dtype=np.float64)
+    np.testing.assert_allclose(sums[changed], 1, atol=1e-6)
+    assert (np.diff(both.weights_VK[changed], axis=1) <= 0).all()
+
+
+def test_control_tokens_of_like_names_are_paired_if_wanted(tokenizer):
+    student, teacher = tokenizer("llama3"), tokenizer("llama4")
+    plain = build_projection(student, teacher)
+    paired = build_projection(student, teacher, special_similarity=True)
+    assert len(plain.empty_rows) == 248
+    assert len(paired.empty_rows) == 0
+    reserved = [id for id in student.roles if student.display(id).endswith("_token_7|>")]
+    assert len(reserved) == 1
+    assert teacher.display(paired.ids_VK[reserved[0], 0]) == student.display(reserved[0])
+    np.testing.assert_array_equal(paired.exact_pair_V, plain.exact_pair_V)  # a guess is not exact
+    assert len(hybrid_pairs(paired)) == len(hybrid_pairs(plain)) + 248
+
+
+def test_pairs_are_equal_tokens_and_equal_roles(tokenizer):
+    student, teacher = tokenizer("llama3"), tokenizer("qwen3")
+    projection = build_projection(student, teacher)
+    pairs = {
+        (student.display(id), teacher.display(projection.ids_VK[id, 0]))
+        for id in student.roles
+        if projection.exact_pair_V[id]
+    }
+    assert pairs >= {
+        ("<|eot_id|>", "<|im_end|>"),
+        ("<|start_header_id|>", "<|im_start|>"),
+        ("<|end_of_text|>", "<|endoftext|>"),
+    }
+    ordinary = [id for id in np.flatnonzero(projection.exact_pair_V) if id not in student.roles]
+    assert len(ordinary) == 109566
+    for id in ordinary:
+        assert teacher.token_bytes[projection.ids_VK[id, 0]] == student.token_bytes[id]
+
+
+def test_of_two_tokens_for_the_same_bytes_the_canonical_one_is_in_a_pair(tokenizer):
+    student, teacher = tokenizer("mistral-v3"), tokenizer("llama3")
+    projection = build_projection(student, teacher)
+    doubled = [id for id, content in enumerate(student.token_bytes) if content == b"A"]
+    assert len(doubled) == 2
+    canonical = student.id_of_bytes[b"A"]
+    assert [id for id in doubled if projection.exact_pair_V[id]] == [canonical]
+    assert len({*projection.ids_VK[doubled, 0]}) == 1

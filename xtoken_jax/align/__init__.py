@@ -1,7 +1,7 @@
 """Spans: which student tokens and which teacher tokens spell the same bytes."""
 
-from xtoken_jax.align.byte_path import align_bytes
+from xtoken_jax.align.batch import align
 from xtoken_jax.align.record import alignment_record
 from xtoken_jax.align.spans import Alignment, scored, validate
 
-__all__ = ["Alignment", "align_bytes", "alignment_record", "scored", "validate"]
+__all__ = ["Alignment", "align", "alignment_record", "scored", "validate"]

@@ -1,189 +1,103 @@
-"""The byte path: cut wherever both sides have a token boundary.
+"""The byte path: texts that spell the same on both sides are cut where both have a boundary.
 
-Vectorised over a whole batch: no loop over texts, content tokens or bytes. Linear in the bytes and
-tokens.
+No loop over texts, tokens or bytes: the batch is one stream of bytes, taken in blocks of tokens
+whose arrays stay in the processor's cache. Linear in bytes and tokens. `take` instead of indexing
+where it counts: it is half again as fast.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from xtoken_jax.align.spans import Alignment
-from xtoken_jax.align.tables import ByteTable, power
-from xtoken_jax.text import ByteTokenizer, Encoded
+from xtoken_jax.align.sides import Side
+from xtoken_jax.align.tables import power
+
+_BLOCK_TOKENS = 1 << 15
 
 
-@dataclass(frozen=True)
-class _Side:
-    """One side of a batch; content tokens are those that contribute bytes.
+def equal_length_chunks(student: Side, teacher: Side) -> tuple[np.ndarray, np.ndarray]:
+    """Stretches between shared cuts, of two sides whose texts have equally many bytes.
 
-    Attributes:
-        content_N: Indices of content tokens in the flat batch.
-        row_N: The text of each content token.
-        ends_N: Byte position within its text where each content token ends.
-        sums_N: Prefix sums of the content tokens' hashes at their positions, uint64.
-        control_N: Indices of control tokens in the flat batch.
-        control_row_N: The text of each control token.
-        control_at_N: Byte position of each control token within its text.
-        totals_B: Bytes of each text.
+    Returns:
+        Chunks `[4, N]`, int32, by content token, and the indices of those whose two sides spell
+        different bytes.
     """
+    most = min(len(student.keys_N), len(teacher.keys_N))
+    chunks_4N = np.empty((4, most), np.int32)
+    differs_parts = [np.zeros(0, np.int64)]
+    student_at = teacher_at = num_chunks = 0
+    block = _BLOCK_TOKENS
+    while student_at < len(student.keys_N):
+        cuts = _block_cuts(
+            _Block.of(student, student_at, block), _Block.of(teacher, teacher_at, block)
+        )
+        if not cuts.student_end_N.size:
+            block *= 2  # one chunk longer than a block
+            continue
+        found = slice(num_chunks, num_chunks + len(cuts.student_end_N))
+        for rows, end_N, at in (
+            (0, cuts.student_end_N, student_at),
+            (2, cuts.teacher_end_N, teacher_at),
+        ):
+            start_N, stop_N = chunks_4N[rows : rows + 2, found]
+            np.add(end_N, at, out=stop_N, casting="same_kind")
+            start_N[0], start_N[1:] = at, stop_N[:-1]
+        differs_parts.append(cuts.differs_N + num_chunks)
+        student_at, teacher_at = (
+            int(chunks_4N[1, found.stop - 1]),
+            int(chunks_4N[3, found.stop - 1]),
+        )
+        num_chunks, block = found.stop, _BLOCK_TOKENS
+    return chunks_4N[:, :num_chunks], np.concatenate(differs_parts)
 
-    content_N: np.ndarray
-    row_N: np.ndarray
+
+class _Block(NamedTuple):
+    """Some tokens in a row: where each ends, counted from the first one's start, and its hash."""
+
+    lengths_N: np.ndarray
     ends_N: np.ndarray
-    sums_N: np.ndarray
-    control_N: np.ndarray
-    control_row_N: np.ndarray
-    control_at_N: np.ndarray
-    totals_B: np.ndarray
+    hashes_N: np.ndarray
 
     @classmethod
-    def of(cls, encoded: Encoded, table: ByteTable) -> "_Side":
-        ids_N, offsets_B = encoded.ids_N, encoded.offsets_B
-        lengths_N = table.lengths_V[ids_N]
-        hashes_N = table.hashes_V[ids_N]
-        prefixed_N = encoded.prefixed_N
-        lengths_N[prefixed_N] -= 1
-        hashes_N[prefixed_N] = table.unprefixed_hashes_V[ids_N[prefixed_N]]
-        sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths_N)])
-        row_N = np.repeat(np.arange(len(encoded)), np.diff(offsets_B))
-        ends_N = sums[1:] - sums[offsets_B[:-1]][row_N]
-        hashes_N *= power(ends_N - lengths_N)
-        has_bytes_N = lengths_N > 0
-        content_N = np.flatnonzero(has_bytes_N)
-        control_N = np.flatnonzero(~has_bytes_N)
-        return cls(
-            content_N,
-            row_N[content_N],
-            ends_N[content_N],
-            np.cumsum(hashes_N[content_N], dtype=np.uint64),
-            control_N,
-            row_N[control_N],
-            ends_N[control_N],
-            np.diff(sums[offsets_B]),
-        )
+    def of(cls, side: Side, start: int, count: int) -> "_Block":
+        lengths_N = side.lengths_N[start : start + count]
+        ends_N = np.cumsum(lengths_N, dtype=np.int64)
+        return cls(lengths_N, ends_N, side.table.hashes_K.take(side.keys_N[start : start + count]))
+
+    def powers(self, count: int) -> np.ndarray:
+        """By what the hash of each of the first tokens counts in the hash of the block."""
+        return power(self.ends_N[:count] - self.lengths_N[:count], largest=int(self.ends_N[-1]))
 
 
-def align_bytes(
-    student: Encoded,
-    teacher: Encoded,
-    student_tokenizer: ByteTokenizer,
-    teacher_tokenizer: ByteTokenizer,
-) -> Alignment:
-    """The finest alignment of two tokenisations of the same texts.
+class _Cuts(NamedTuple):
+    """Where both sides have a token boundary, but the start.
 
-    Control tokens pair by role where both sides have one at the same byte. A span that one side
-    cut short (truncation), that has a control token inside, or whose bytes differ is a gap.
-
-    Raises:
-        ValueError: the two sides hold different numbers of texts, or an id is out of range.
+    Attributes:
+        student_end_N: Student tokens before it.
+        teacher_end_N: Teacher tokens before it.
+        differs_N: Which stretches between one cut and the next spell different bytes, by index.
     """
-    if len(student) != len(teacher):
-        raise ValueError(
-            f"`student` and `teacher` must hold the same texts, got {len(student)} "
-            f"and {len(teacher)} of them"
-        )
-    student_table = ByteTable.of(student_tokenizer)
-    teacher_table = ByteTable.of(teacher_tokenizer)
-    _check_ids(student.ids_N, len(student_table.lengths_V), "student")
-    _check_ids(teacher.ids_N, len(teacher_table.lengths_V), "teacher")
-    student_side = _Side.of(student, student_table)
-    teacher_side = _Side.of(teacher, teacher_table)
-    chunks = np.concatenate(
-        [
-            _content_chunks(student_side, teacher_side),
-            _control_chunks(
-                student_side,
-                teacher_side,
-                student_table.roles_V[student.ids_N[student_side.control_N]],
-                teacher_table.roles_V[teacher.ids_N[teacher_side.control_N]],
-            ),
-        ]
-    )
-    chunks_N4 = chunks[np.argsort(chunks[:, 0], kind="stable")]
-    chunk_offsets_B = np.searchsorted(chunks_N4[:, 0], student.offsets_B)
-    row_N = np.repeat(np.arange(len(student)), np.diff(chunk_offsets_B))
-    chunks_N4[:, :2] -= student.offsets_B[row_N, None]
-    chunks_N4[:, 2:] -= teacher.offsets_B[row_N, None]
-    return Alignment(
-        chunks_N4, chunk_offsets_B, np.diff(student.offsets_B), np.diff(teacher.offsets_B)
-    )
+
+    student_end_N: np.ndarray
+    teacher_end_N: np.ndarray
+    differs_N: np.ndarray
 
 
-def _check_ids(ids_N: np.ndarray, num_tokens: int, side: str) -> None:
-    if ids_N.size and not 0 <= ids_N.min() <= ids_N.max() < num_tokens:
-        raise ValueError(
-            f"`{side}` ids must be in [0, {num_tokens}), got {ids_N.min()} to {ids_N.max()}"
-        )
-
-
-def _content_chunks(student: _Side, teacher: _Side) -> np.ndarray:
-    """Chunks of content tokens, in flat token indices, `[N, 4]`."""
-    # One bit a byte of the batch: which positions end a token. Gathering the other side's bits
-    # at one's own ends intersects two sorted lists without sorting or searching.
-    spans_B = np.maximum(student.totals_B, teacher.totals_B) + 1
-    bases_B = np.cumsum(spans_B) - spans_B
-    student_at_N = bases_B[student.row_N] + student.ends_N
-    teacher_at_N = bases_B[teacher.row_N] + teacher.ends_N
-    ends_token = np.zeros(int(spans_B.sum()), bool)
-    ends_token[teacher_at_N] = True
-    student_last_N = np.flatnonzero(ends_token[student_at_N])
-    ends_token[teacher_at_N] = False
-    ends_token[student_at_N] = True
-    teacher_last_N = np.flatnonzero(ends_token[teacher_at_N])
-
-    student_first_N = _first_content(student, student_last_N)
-    teacher_first_N = _first_content(teacher, teacher_last_N)
-    chunks_N4 = np.stack(
-        [
-            student.content_N[student_first_N],
-            student.content_N[student_last_N] + 1,
-            teacher.content_N[teacher_first_N],
-            teacher.content_N[teacher_last_N] + 1,
-        ],
-        axis=1,
-    )
-    same_bytes_N = _span_hash(student, student_first_N, student_last_N) == _span_hash(
-        teacher, teacher_first_N, teacher_last_N
-    )
-    unbroken_N = (chunks_N4[:, 1] - chunks_N4[:, 0] == student_last_N - student_first_N + 1) & (
-        chunks_N4[:, 3] - chunks_N4[:, 2] == teacher_last_N - teacher_first_N + 1
-    )
-    return chunks_N4[same_bytes_N & unbroken_N]
-
-
-def _first_content(side: _Side, last_N: np.ndarray) -> np.ndarray:
-    """First content token of each chunk: after the chunk before, or the first of its text."""
-    first_N = np.concatenate([np.zeros(1, np.int64), last_N[:-1] + 1])[: len(last_N)]
-    text_starts_B = np.searchsorted(side.row_N, np.arange(len(side.totals_B)))
-    return np.maximum(first_N, text_starts_B[side.row_N[last_N]])
-
-
-def _span_hash(side: _Side, first_N: np.ndarray, last_N: np.ndarray) -> np.ndarray:
-    before_N = np.where(first_N > 0, side.sums_N[first_N - 1], np.uint64(0))
-    return side.sums_N[last_N] - before_N
-
-
-def _control_chunks(
-    student: _Side, teacher: _Side, student_roles_N: np.ndarray, teacher_roles_N: np.ndarray
-) -> np.ndarray:
-    """Pairs of control tokens at the same byte of the same text with a role in common.
-
-    Within one position they pair in order, each with the first that still fits.
-    """
-    teacher_at: dict[tuple[int, int], list[int]] = {}
-    places = zip(teacher.control_row_N.tolist(), teacher.control_at_N.tolist(), strict=True)
-    for index, place in enumerate(places):
-        teacher_at.setdefault(place, []).append(index)
-    pairs = []
-    places = zip(student.control_row_N.tolist(), student.control_at_N.tolist(), strict=True)
-    for index, place in enumerate(places):
-        candidates = teacher_at.get(place, [])
-        for rank, candidate in enumerate(candidates):
-            if student_roles_N[index] & teacher_roles_N[candidate]:
-                a, c = student.control_N[index], teacher.control_N[candidate]
-                pairs.append((a, a + 1, c, c + 1))
-                # What stands before the partner may no longer pair: chunks stay in order.
-                del candidates[: rank + 1]
-                break
-    return np.array(pairs, np.int64).reshape(-1, 4)
+def _block_cuts(student: _Block, teacher: _Block) -> _Cuts:
+    # For each byte the teacher's tokens up to the one that ends there, 0 for none. Looking up
+    # one side's ends intersects two sorted lists without sorting or searching.
+    ending_N = np.zeros(int(max(student.ends_N[-1], teacher.ends_N[-1])) + 1, np.int32)
+    ending_N[teacher.ends_N] = np.arange(1, len(teacher.ends_N) + 1, dtype=np.int32)
+    partner_N = ending_N.take(student.ends_N)
+    last_N = np.flatnonzero(partner_N != 0)
+    student_end_N, teacher_end_N = last_N + 1, partner_N.take(last_N)
+    differs_N = np.zeros(0, np.int64)
+    if last_N.size:
+        counts = int(student_end_N[-1]), int(teacher_end_N[-1])
+        pairs = list(zip((student, teacher), counts, strict=True))
+        totals = [np.dot(side.hashes_N[:count], side.powers(count)) for side, count in pairs]
+        if totals[0] != totals[1]:
+            sums = [np.cumsum(side.hashes_N[:count] * side.powers(count)) for side, count in pairs]
+            excess_N = sums[0][student_end_N - 1] - sums[1][teacher_end_N - 1]
+            differs_N = np.flatnonzero(np.diff(excess_N, prepend=np.uint64(0)))
+    return _Cuts(student_end_N, teacher_end_N, differs_N)

@@ -27,7 +27,7 @@ def alignment_record(
         "teacher": _side(teacher, teacher_tokenizer, index),
         "chunks": alignment[index].tolist(),
         "gaps": {"student": student_gaps.tolist(), "teacher": teacher_gaps.tolist()},
-        "path": "bytes",
+        "path": "dp" if alignment.by_dp_B[index] else "bytes",
     }
 
 

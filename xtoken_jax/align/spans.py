@@ -13,17 +13,20 @@ class Alignment:
     """Chunks of a batch of texts, end to end in one array.
 
     Attributes:
-        chunks_N4: int64 `[N, 4]`, rows `(a, b, c, d)`: student tokens `a:b` and teacher tokens
+        chunks_N4: int32 `[N, 4]`, rows `(a, b, c, d)`: student tokens `a:b` and teacher tokens
             `c:d` of one text decode to the same bytes. Indices count within the text.
         offsets_B: int64 `[B + 1]`; text `i` owns `chunks_N4[offsets_B[i]:offsets_B[i + 1]]`.
         student_lengths_B: Student tokens of each text.
         teacher_lengths_B: Teacher tokens of each text.
+        by_dp_B: True for texts that took the DP path, because their two sides spell different
+            bytes.
     """
 
     chunks_N4: np.ndarray
     offsets_B: np.ndarray
     student_lengths_B: np.ndarray
     teacher_lengths_B: np.ndarray
+    by_dp_B: np.ndarray
 
     def __len__(self) -> int:
         """Number of texts."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from xtoken_jax.cli.align import Align
 from xtoken_jax.cli.assets import Assets
+from xtoken_jax.cli.audit import Audit
 from xtoken_jax.cli.evaluate import Eval
 from xtoken_jax.cli.parsing import parse
 from xtoken_jax.cli.project import Project
@@ -20,6 +21,7 @@ _COMMANDS: dict[str, type] = {
     "assets": Assets,
     "align": Align,
     "project": Project,
+    "audit": Audit,
     "eval": Eval,
     "report": Report,
 }

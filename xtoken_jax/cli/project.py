@@ -6,6 +6,7 @@ from pathlib import Path
 
 from xtoken_jax.cli.output import OUT, print_json
 from xtoken_jax.errors import UsageError
+from xtoken_jax.projection import Canonicalization, LongPieces
 from xtoken_jax.text import ByteTokenizer
 
 
@@ -25,6 +26,14 @@ class Project:
     """Ratio between a piece's weight and the one before it."""
     max_pieces: int = 4
     """Pieces kept of a student token."""
+    long_pieces: LongPieces = "truncate"
+    """A token of more pieces keeps its first ones, or loses its row."""
+    canonicalization: Canonicalization = "exact"
+    """Tokens match by their bytes, or by the paper's lossy rules (for comparison)."""
+    reverse: bool = False
+    """Spell teacher tokens that nothing matches by the student, and add their weights."""
+    special_similarity: bool = False
+    """Pair control tokens that have no counterpart by role by their names."""
     show: tuple[str, ...] = ()
     """Student tokens whose rows are printed; default `201`, where the student has it."""
     json: bool = False
@@ -37,7 +46,15 @@ class Project:
         student, teacher = ByteTokenizer.load(self.student), ByteTokenizer.load(self.teacher)
         try:
             projection = build_projection(
-                student, teacher, beta=self.beta, gamma=self.gamma, max_pieces=self.max_pieces
+                student,
+                teacher,
+                beta=self.beta,
+                gamma=self.gamma,
+                max_pieces=self.max_pieces,
+                long_pieces=self.long_pieces,
+                canonicalization=self.canonicalization,
+                reverse=self.reverse,
+                special_similarity=self.special_similarity,
             )
         except ValueError as error:
             raise UsageError(str(error)) from error

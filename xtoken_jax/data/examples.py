@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xtoken_jax.align import align_bytes
+from xtoken_jax.align import align
 from xtoken_jax.data.sources import Document
 from xtoken_jax.errors import XTokenError
 from xtoken_jax.text import ByteTokenizer
@@ -51,7 +51,7 @@ def make_examples(
     texts = [document.text for document in documents]
     student_encoded = student.encode(texts, bos=True, eos=True)
     teacher_encoded = teacher.encode(texts, bos=True, eos=True)
-    alignment = align_bytes(student_encoded, teacher_encoded, student, teacher)
+    alignment = align(student_encoded, teacher_encoded, student, teacher)
     examples = [
         _example(
             student_encoded[i],

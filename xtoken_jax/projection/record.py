@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from xtoken_jax.errors import UsageError
-from xtoken_jax.projection.build import Projection
+from xtoken_jax.projection.matrix import Projection
 from xtoken_jax.text import ByteTokenizer
 
 

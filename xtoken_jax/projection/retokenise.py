@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xtoken_jax.text import ByteTokenizer, Role
+from xtoken_jax.projection.canonical import exact_counterparts
+from xtoken_jax.projection.controls import control_counterparts
+from xtoken_jax.projection.options import Canonicalization
+from xtoken_jax.text import ByteTokenizer
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class Pieces:
     Attributes:
         ids_N: int32 teacher ids of all student tokens, end to end.
         offsets_V: int64 `[V + 1]`; student token `s` is `ids_N[offsets_V[s]:offsets_V[s + 1]]`.
-        exact_V: True where one teacher token has exactly the student token's bytes.
+        exact_V: True where one teacher token equals the student token.
     """
 
     ids_N: np.ndarray
@@ -31,37 +34,43 @@ class Pieces:
         return np.diff(self.offsets_V)
 
 
-def retokenise(student: ByteTokenizer, teacher: ByteTokenizer) -> Pieces:
+def retokenise(
+    student: ByteTokenizer,
+    teacher: ByteTokenizer,
+    *,
+    canonicalization: Canonicalization = "exact",
+    special_similarity: bool = False,
+) -> Pieces:
     """Spell every student token with teacher tokens.
 
-    Equal bytes give the one teacher token; otherwise the teacher tokenises the bytes, whether
+    Equal tokens give the one teacher token; otherwise the teacher tokenises the bytes, whether
     or not they are valid UTF-8. A control token gets the teacher's token of the same role. No
     pieces: a control token without counterpart, an id without a token, or bytes that the
     teacher cannot spell.
+
+    Args:
+        student: Whose tokens are spelled.
+        teacher: Whose tokens spell.
+        canonicalization: Which tokens are equal: `"exact"`, those with equal bytes; `"paper"`,
+            also those that `canonical_bytes` makes equal.
+        special_similarity: A control token without counterpart by role gets the teacher's control
+            token of the most similar name, where one is similar enough.
+
+    Raises:
+        ValueError: `canonicalization` is unknown.
     """
-    exact_ids = teacher.id_of_bytes
-    rows: list[list[int]] = [[] for _ in range(student.num_tokens)]
-    unmatched = []
-    for id, content in enumerate(student.token_bytes):
-        if content in exact_ids:
-            rows[id] = [exact_ids[content]]
-        elif content:
-            unmatched.append(id)
+    exact_ids = exact_counterparts(student, teacher, canonicalization)
+    rows = [[id] if id >= 0 else [] for id in exact_ids]
+    unmatched = [
+        id for id, content in enumerate(student.token_bytes) if content and exact_ids[id] < 0
+    ]
     spelled = teacher.pieces([student.token_bytes[id] for id in unmatched])
     for id, pieces in zip(unmatched, spelled, strict=True):
         rows[id] = pieces
-    exact_V = np.array([content in exact_ids for content in student.token_bytes])
-    for id, roles in student.roles.items():
-        rows[id] = _counterpart(roles, teacher)
+    controls = control_counterparts(student, teacher, by_similarity=special_similarity)
+    for id, teacher_id in controls.items():
+        rows[id] = [teacher_id]
     offsets_V = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row) for row in rows], out=offsets_V[1:])
     ids_N = np.fromiter((id for row in rows for id in row), np.int32, int(offsets_V[-1]))
-    return Pieces(ids_N, offsets_V, exact_V)
-
-
-def _counterpart(roles: Role, teacher: ByteTokenizer) -> list[int]:
-    """The teacher's token of the first of these roles that it has, in the order of `Role`."""
-    for role in roles:
-        if role in teacher.id_of_role:
-            return [teacher.id_of_role[role]]
-    return []
+    return Pieces(ids_N, offsets_V, np.array(exact_ids) >= 0)

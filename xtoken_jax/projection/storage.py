@@ -12,15 +12,22 @@ from safetensors.numpy import save
 
 from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.files import replaced_file
-from xtoken_jax.projection.build import Projection
+from xtoken_jax.projection.matrix import Projection
 from xtoken_jax.text import ByteTokenizer
 
 _METADATA_KEY = "xtoken_projection"
+_TENSORS = ("ids_VK", "weights_VK", "exact_pair_V")
 _ROW_SUM_TOLERANCE = 1e-5
 
 
 def save_projection(projection: Projection, path: str | Path) -> None:
-    """Write W whole or not at all; two equal matrices from one command give equal bytes."""
+    """Write W whole or not at all; two equal matrices from one command give equal bytes.
+
+    Raises:
+        ValueError: the projection does not say which rows are exact.
+    """
+    if projection.exact_pair_V is None:
+        raise ValueError("`projection` must say which rows are exact, got `exact_pair_V` None")
     metadata = {
         "student_fingerprint": projection.student_fingerprint,
         "teacher_fingerprint": projection.teacher_fingerprint,
@@ -32,7 +39,7 @@ def save_projection(projection: Projection, path: str | Path) -> None:
     }
     # One entry, since safetensors writes several in an order that changes from process to process.
     header = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
-    tensors = {"ids_VK": projection.ids_VK, "weights_VK": projection.weights_VK}
+    tensors = {name: getattr(projection, name) for name in _TENSORS}
     with replaced_file(Path(path)) as temporary:
         temporary.write_bytes(save(tensors, metadata=header))
 
@@ -66,8 +73,7 @@ def load_projection(
     try:
         metadata = json.loads(header[_METADATA_KEY])
         projection = Projection(
-            tensors["ids_VK"],
-            tensors["weights_VK"],
+            **{name: tensors[name] for name in _TENSORS},
             num_student_tokens=int(metadata["num_student_tokens"]),
             num_teacher_tokens=int(metadata["num_teacher_tokens"]),
             student_fingerprint=str(metadata["student_fingerprint"]),
@@ -78,14 +84,15 @@ def load_projection(
         raise XTokenError(f"{path} must be a projection, but {error} is missing in it") from error
     except (ValueError, TypeError) as error:
         raise XTokenError(f"{path} must be a projection, but its metadata: {error}") from error
-    _check(projection, path)
+    _check_rows(projection, path)
+    _check_pairs(projection.ids_VK, tensors["exact_pair_V"], path)
     for side, tokenizer in (("student", student), ("teacher", teacher)):
         if tokenizer is not None:
             _check_fingerprint(projection, side, tokenizer, path)
     return projection
 
 
-def _check(projection: Projection, path: Path) -> None:
+def _check_rows(projection: Projection, path: Path) -> None:
     ids_VK, weights_VK = projection.ids_VK, projection.weights_VK
     num_rows, num_columns = projection.num_student_tokens, projection.num_teacher_tokens
     if (ids_VK.dtype, weights_VK.dtype) != (np.int32, np.float32):
@@ -109,6 +116,20 @@ def _check(projection: Projection, path: Path) -> None:
     # Not `> tolerance`, which is False for NaN.
     wrong_V = ~(np.abs(sums_V - ~is_pad_VK.all(axis=1)) <= _ROW_SUM_TOLERANCE)
     _refuse(wrong_V, sums_V, f"{path}: rows must sum to 1")
+
+
+def _check_pairs(ids_VK: np.ndarray, exact_pair_V: np.ndarray, path: Path) -> None:
+    if exact_pair_V.dtype != bool or exact_pair_V.shape != (len(ids_VK),):
+        raise XTokenError(
+            f"{path}: exact pairs must be {len(ids_VK)} booleans, "
+            f"got {exact_pair_V.dtype} of shape {exact_pair_V.shape}"
+        )
+    wrong_V = exact_pair_V & ((ids_VK >= 0).sum(axis=1) != 1)
+    _refuse(wrong_V, ids_VK, f"{path}: rows of exact pairs must have one entry")
+    student_ids_N = np.flatnonzero(exact_pair_V)
+    wrong_V = exact_pair_V.copy()
+    wrong_V[student_ids_N[np.unique(ids_VK[student_ids_N, 0], return_index=True)[1]]] = False
+    _refuse(wrong_V, ids_VK, f"{path}: a teacher token must be in one exact pair at most")
 
 
 def _refuse(wrong_V: np.ndarray | np.bool, values_V: np.ndarray, rule: str) -> None:

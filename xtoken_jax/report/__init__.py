@@ -1,10 +1,20 @@
-"""Runs, alignments and projections: as tables, curves and pages."""
+"""Runs, alignments, projections and audits: as tables, curves and pages."""
 
+from xtoken_jax.report.alignment_page import alignment_page
+from xtoken_jax.report.audit_page import audit_page
 from xtoken_jax.report.curves import plot_curves, read_evaluation, read_metrics
-from xtoken_jax.report.tables import alignment_table, evaluation_table, projection_table
+from xtoken_jax.report.tables import (
+    alignment_table,
+    audit_table,
+    evaluation_table,
+    projection_table,
+)
 
 __all__ = [
+    "alignment_page",
     "alignment_table",
+    "audit_page",
+    "audit_table",
     "evaluation_table",
     "plot_curves",
     "projection_table",

@@ -1,8 +1,14 @@
-"""Evaluations, alignments and rows of W, as tables for a terminal."""
+"""Evaluations, alignments, rows of W and audits, as tables for a terminal."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
+
+from xtoken_jax.report.audit_page import LOSS_NAMES, REACHED, counts_of, headline_numbers
+from xtoken_jax.report.page import share
 
 
 def evaluation_table(results: dict[str, dict[str, float | None]]) -> Table:
@@ -54,4 +60,48 @@ def projection_table(record: dict[str, Any]) -> Table:
                 table.add_row(f"row {example['token']!r}", row)
         else:
             table.add_row(name.replace("_", " "), "-" if value is None else str(value))
+    return table
+
+
+def audit_table(record: Mapping[str, Any]) -> Group:
+    """An audit: both vocabularies, the categories, lengths in pieces, and the recommendation."""
+    loss, reason = record["recommendation"]["loss"], record["recommendation"]["reason"]
+    recommendation = Text(f"use {LOSS_NAMES.get(loss, loss)}", style="bold")
+    return Group(
+        _vocabulary_table(record),
+        _category_table(record["categories"]),
+        _length_table(record["piece_lengths"]),
+        recommendation.append(f": {reason}", style="not bold"),
+    )
+
+
+def _vocabulary_table(record: Mapping[str, Any]) -> Table:
+    table = Table("what", title=f"audit: {record['student']} to {record['teacher']}")
+    table.add_column("value", justify="right")
+    for row in headline_numbers(record).items():
+        table.add_row(*row)
+    return table
+
+
+def _category_table(categories: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Counts, and below them, where a corpus was given, the category's share of it and parts."""
+    table = Table(title="student tokens, and how they reach the teacher")
+    table.add_column("category", no_wrap=True)
+    for name in ("tokens", *REACHED.values()):
+        table.add_column(name, justify="right")
+    for name, category in categories.items():
+        counts = [category["total"], *counts_of(category).values()]
+        table.add_row(name.replace("_", " "), *(f"{count:,}" for count in counts))
+        if weighted := category.get("weighted"):
+            cells = [share(part, weighted["total"]) for part in counts_of(weighted).values()]
+            table.add_row("  in corpus", share(weighted["total"], 1), *cells)
+    return table
+
+
+def _length_table(piece_lengths: Mapping[str, Mapping[str, int]]) -> Table:
+    table = Table("pieces", title="pieces of the tokens outside the exact common set")
+    for name in piece_lengths:
+        table.add_column("valid UTF-8" if name == "utf8" else f"{name} tokens", justify="right")
+    for length in next(iter(piece_lengths.values()), ()):
+        table.add_row(length, *(f"{counts[length]:,}" for counts in piece_lengths.values()))
     return table

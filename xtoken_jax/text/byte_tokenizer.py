@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from xtoken_jax.errors import XTokenError
-from xtoken_jax.text.pieces import PieceCodec, unknown_piece
+from xtoken_jax.text.codecs import codec_of, unknown_piece
+from xtoken_jax.text.engines import Engines
 from xtoken_jax.text.references import resolve
-from xtoken_jax.text.roles import DECLARED_ROLES, Role, roles_of_control_tokens
+from xtoken_jax.text.roles import Role, is_frame, roles_of_control_tokens
+from xtoken_jax.text.tokenizer_files import declared_tokens, find_tokenizer_json, read_tokenizer
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,9 @@ class Encoded:
     Attributes:
         ids_N: int32, all tokens.
         offsets_B: int64, `[B + 1]`; text `i` owns `ids_N[offsets_B[i]:offsets_B[i + 1]]`.
-        prefixed_N: Indices into `ids_N` of tokens that begin with a space that the tokenizer
-            put there and the text does not have (at most one a text).
+        prefixed_N: Indices into `ids_N`, ascending, of tokens that begin with a space that the
+            tokenizer put there and the text does not have. One may begin a text, and one may
+            follow each added token in it.
     """
 
     ids_N: np.ndarray
@@ -44,9 +47,9 @@ class Encoded:
 class ByteTokenizer:
     """Wraps a fast tokenizer; `token_bytes[id]` is what a token adds to the decoded text.
 
-    Control tokens (special added tokens, and the model's token for what it cannot spell)
-    contribute `b""` and have roles. Text never makes control tokens: `encode("<|eot_id|>")` gives
-    the ordinary tokens of those characters.
+    Control tokens (special added tokens, those that frame a turn, and the model's token for what
+    it cannot spell) contribute `b""` and have roles. A text makes them only if `encode` is asked
+    to parse them: else `encode(["<|eot_id|>"])` gives the ordinary tokens of those characters.
 
     Attributes:
         num_tokens: One past the largest id; a model's padded `vocab_size` may be larger.
@@ -58,51 +61,45 @@ class ByteTokenizer:
     """
 
     def __init__(self, serialised: str, declared: Mapping[str, str], *, name: str) -> None:
-        tokenizer = Tokenizer.from_str(serialised)
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        first_of_text = tokenizer.encode("a", add_special_tokens=True).ids[:1]
-        tokenizer.encode_special_tokens = True
-        self._tokenizer = tokenizer
+        tokenizer, parsed = read_tokenizer(serialised)
         self.name = name
+        first_of_text = tokenizer.encode("a", add_special_tokens=True).ids[:1]
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        unknown = unknown_piece(parsed["model"])
+        framing = _declare_special(tokenizer, lambda token: is_frame(token) or token == unknown)
         added = tokenizer.get_added_tokens_decoder()
         control = {token.content: id for id, token in added.items() if token.special}
-        parsed = json.loads(serialised)
-        unknown = unknown_piece(parsed["model"])
-        if unknown in vocabulary and vocabulary[unknown] not in added:
+        if unknown in vocabulary:
             control[unknown] = vocabulary[unknown]
         self.num_tokens = max(vocabulary.values()) + 1
         self.roles: dict[int, Role] = roles_of_control_tokens(control, declared)
-        self._codec = PieceCodec.of(parsed, tokenizer)
+        self._engines = Engines(tokenizer, parsed["model"], control.values())
+        self._codec = codec_of(parsed, self._engines)
         self.token_bytes = self._token_bytes(vocabulary, added)
+        # A text is cut at these first; the unknown token, though, comes out of the model.
+        self._cuts_V = np.zeros(self.num_tokens, bool)
+        self._cuts_V[[id for id, token in added.items() if token.content != unknown]] = True
         self.bos_id = next(
             (id for id in first_of_text if self.roles.get(id, Role.NONE) & Role.BOS), None
         )
         self.eos_id = control.get(declared.get("eos_token", ""))
-        self.fingerprint = _fingerprint(parsed, declared, bos=self.bos_id)
+        self.fingerprint = _fingerprint(parsed, declared, bos=self.bos_id, framing=framing)
 
     @classmethod
     def load(cls, reference: str | Path) -> "ByteTokenizer":
         """Load from a local directory, `asset:NAME` or a hub id.
 
         Raises:
-            XTokenError: there is no readable `tokenizer.json`, or the files beside it are broken.
+            XTokenError: there is no readable `tokenizer.json`, the files beside it are broken, or
+                the vocabulary's spelling does not tell the bytes.
         """
         directory = resolve(str(reference), weights=False)
-        path = directory / "tokenizer.json"
-        if not path.is_file():
-            raise XTokenError(
-                f"`{reference}` must be a fast tokenizer, but has no tokenizer.json; "
-                "save it once with transformers' AutoTokenizer(..., use_fast=True).save_pretrained"
-            )
+        path = find_tokenizer_json(directory, str(reference))
         declared = declared_tokens(directory)
         try:
             return cls(path.read_text(encoding="utf-8"), declared, name=str(reference))
-        except XTokenError as error:
-            raise XTokenError(f"`{reference}`: {error}") from error
-        except Exception as error:  # the Rust library raises bare Exception
-            raise XTokenError(f"{path} is not a tokenizer file: {error}") from error
+        except (XTokenError, UnicodeDecodeError) as error:
+            raise XTokenError(f"{path}: {error}") from error
 
     def _token_bytes(self, vocabulary: Mapping[str, int], added: Mapping[int, Any]) -> list[bytes]:
         token_bytes = [b""] * self.num_tokens
@@ -114,29 +111,58 @@ class ByteTokenizer:
                 token_bytes[id] = self._codec.to_bytes(piece)
         return token_bytes
 
-    def encode(self, texts: Sequence[str], *, bos: bool = False, eos: bool = False) -> Encoded:
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        bos: bool = False,
+        eos: bool = False,
+        parse_control: bool = False,
+    ) -> Encoded:
         """Tokenise a batch.
 
         Args:
-            texts: Each is one document; control tokens spelled in it stay ordinary text.
+            texts: Each is one document.
             bos: Begin each with `bos_id`, where the tokenizer has one.
             eos: End each with `eos_id`, where the tokenizer has one.
+            parse_control: Control tokens spelled in a text are these tokens, as in the output of
+                a chat template; else they are ordinary text, as is right for text of others.
         """
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         head = [self.bos_id] if bos and self.bos_id is not None else []
         tail = [self.eos_id] if eos and self.eos_id is not None else []
-        rows = [np.array([*head, *e.ids, *tail], np.int32) for e in encodings]
+        id_lists = self._engines.ids(texts, parse_control=parse_control)
+        rows = [np.array([*head, *ids, *tail], np.int32) for ids in id_lists]
         offsets_B = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=offsets_B[1:])
-        prefixed = [
-            offsets_B[i] + len(head)
-            for i, text in enumerate(texts)
-            if self._codec.adds_space(text)
-            and len(rows[i]) > len(head) + len(tail)
-            and self.token_bytes[rows[i][len(head)]].startswith(b" ")
-        ]
         ids_N = np.concatenate(rows) if rows else np.zeros(0, np.int32)
+        prefixed = (
+            [
+                offsets_B[index] + len(head) + at
+                for index, text in enumerate(texts)
+                for at in self._prefixed(text, id_lists[index], parse_control)
+            ]
+            if self._codec.prefix_space
+            else []
+        )
         return Encoded(ids_N, offsets_B, np.array(prefixed, np.int64))
+
+    def _prefixed(self, text: str, ids: Sequence[int], parse_control: bool) -> list[int]:
+        """Which tokens of a text begin with a space that was put there."""
+        firsts = [0, *(np.flatnonzero(self._cuts_V[np.array(ids, np.int32)]) + 1).tolist()]
+        spaced = [at for at in firsts if at < len(ids) and self._starts_with_space(ids[at])]
+        if self._codec.prefix_always or not spaced:
+            return spaced
+        if spaced == [0]:
+            return [] if self._codec.is_space(text[:1]) else spaced
+        starts = self._engines.starts(text, parse_control=parse_control)
+        return [at for at in spaced if not self._has_space(text, starts[at])]
+
+    def _starts_with_space(self, id: int) -> bool:
+        return self.token_bytes[id].startswith(b" ")
+
+    def _has_space(self, text: str, start: int) -> bool:
+        """Whether the text has a space at or, as where a word begins, just before a place."""
+        return any(map(self._codec.is_space, text[max(start - 1, 0) : start + 1]))
 
     def pieces(self, contents: Sequence[bytes]) -> list[list[int]]:
         """Tokenise byte strings, valid UTF-8 or not, each as if inside a text.
@@ -162,17 +188,34 @@ class ByteTokenizer:
         return b"".join([self.token_bytes[id] for id in ids])
 
     def contents(self, encoded: Encoded) -> list[bytes]:
-        """What each token of a batch adds to its text, without a space put before the text."""
+        """What each token of a batch adds to its text, without a space that was put before it."""
         contents = [self.token_bytes[id] for id in encoded.ids_N]
         for index in encoded.prefixed_N:
             contents[index] = contents[index][1:]
         return contents
 
+    @functools.cached_property
+    def lengths_V(self) -> np.ndarray:
+        """Bytes that each token contributes, int32; 0 for control tokens."""
+        return np.fromiter(map(len, self.token_bytes), np.int32, self.num_tokens)
+
+    def byte_ends(self, encoded: Encoded) -> np.ndarray:
+        """Where each token ends within its text, in bytes; control tokens, where they stand.
+
+        Returns:
+            int64 `[N]`. A space that was put before a text is not counted.
+        """
+        lengths_N = self.lengths_V[encoded.ids_N].astype(np.int64)
+        lengths_N[encoded.prefixed_N] -= 1
+        sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths_N)])
+        starts_B = sums[encoded.offsets_B[:-1]]
+        return sums[1:] - np.repeat(starts_B, np.diff(encoded.offsets_B))
+
     def display(self, id: int) -> str:
         """A token as text: bytes that are not UTF-8 as escapes, a control token by its name."""
         content = self.token_bytes[id]
         if not content:
-            return self._tokenizer.id_to_token(id) or f"<{id}>"
+            return self._engines.tokenizer.id_to_token(id) or f"<{id}>"
         return content.decode(errors="backslashreplace")
 
     @functools.cached_property
@@ -201,33 +244,22 @@ class ByteTokenizer:
         return ids
 
 
-def _fingerprint(parsed: Mapping[str, Any], declared: Mapping[str, str], *, bos: int | None) -> str:
+def _declare_special(tokenizer: Tokenizer, is_control: Callable[[str], bool]) -> list[str]:
+    """Make special what else is control; what was declared so before is left out of the result."""
+    plain = [token for token in tokenizer.get_added_tokens_decoder().values() if not token.special]
+    tokens = [token for token in plain if is_control(token.content)]
+    for token in tokens:
+        token.special = True
+    tokenizer.add_special_tokens(tokens)
+    return sorted(token.content for token in tokens)
+
+
+def _fingerprint(
+    parsed: Mapping[str, Any], declared: Mapping[str, str], *, bos: int | None, framing: list[str]
+) -> str:
     # Parsed and sorted, so that a file written again by another library is the same. The
     # post-processor, which libraries rewrite, decides nothing here but the bos.
     ignored = {"padding", "truncation", "post_processor"}
     deciding = {key: parsed[key] for key in parsed.keys() - ignored}
-    identity = json.dumps([deciding, dict(declared), bos], sort_keys=True)
+    identity = json.dumps([deciding, dict(declared), bos, framing], sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()
-
-
-def declared_tokens(directory: Path) -> dict[str, str]:
-    """The `bos_token`, `eos_token`, `pad_token` and `unk_token` that a directory declares.
-
-    Raises:
-        XTokenError: `tokenizer_config.json` or the older `special_tokens_map.json` is broken.
-    """
-    declared = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        path = directory / name
-        if not path.is_file():
-            continue
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            for field in DECLARED_ROLES.keys() & fields.keys():
-                value = fields[field]
-                content = value["content"] if isinstance(value, dict) else value
-                if content:
-                    declared[field] = str(content)
-        except (ValueError, KeyError, AttributeError) as error:
-            raise XTokenError(f"{path} must be a JSON object of settings: {error}") from error
-    return declared

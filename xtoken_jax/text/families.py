@@ -105,6 +105,26 @@ _LLAMA4_NAMED_SPECIALS = (
     "<|reasoning_thinking_end|>",
 )
 
+# Source: tokenizer_config.json of openai/gpt-oss-20b, 199998..200018. tiktoken's `o200k_harmony`
+# goes on with reserved names up to 201087; its `o200k_base` has only `<|endoftext|>` and
+# `<|endofprompt|>` of these, at the same ids.
+_GPT_OSS_SPECIALS = (
+    "<|startoftext|>",
+    "<|endoftext|>",
+    *(f"<|reserved_{i}|>" for i in range(200_000, 200_002)),
+    "<|return|>",
+    "<|constrain|>",
+    "<|reserved_200004|>",
+    "<|channel|>",
+    "<|start|>",
+    "<|end|>",
+    "<|message|>",
+    *(f"<|reserved_{i}|>" for i in range(200_009, 200_012)),
+    "<|call|>",
+    *(f"<|reserved_{i}|>" for i in range(200_013, 200_018)),
+    "<|endofprompt|>",
+)
+
 # Source: tokenizer_config.json of the published Qwen3 checkpoints, 151643..151668.
 _QWEN3_SPECIALS = (
     "<|endoftext|>",
@@ -174,6 +194,15 @@ FAMILIES: dict[str, TokenizerFamily] = {
         pad="<|finetune_right_pad|>",
         add_bos=True,
         max_length=1_048_576,
+    ),
+    # Source: special_tokens_map.json of openai/gpt-oss-20b; its tokenizer puts no bos in front.
+    "o200k": TokenizerFamily(
+        pattern=_o200k_pattern(),
+        specials=_GPT_OSS_SPECIALS,
+        bos="<|startoftext|>",
+        eos="<|return|>",
+        pad="<|endoftext|>",
+        max_length=131_072,
     ),
     "qwen3": TokenizerFamily(
         pattern=_cl100k_style(r"\p{N}"),

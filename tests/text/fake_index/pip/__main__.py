@@ -1,7 +1,8 @@
 """`python -m pip download ... --dest DIR NAME==VERSION` from a folder, or a failure on request.
 
 FAKE_PIP_INDEX: the folder; its wheel is what every requirement gets, and `calls.log` grows by a
-line per call. FAKE_PIP_MODE: `copy` (default), `slow`, `fail`, or `killed`, which stops
+line per call, its arguments. FAKE_PIP_MODE: `copy` (default), `slow`, `fail`, or `killed`, which
+stops
 half-way and takes the calling process along as a power cut would.
 """
 
@@ -17,7 +18,7 @@ def main(arguments: list[str]) -> int:
     index = Path(os.environ["FAKE_PIP_INDEX"])
     destination = Path(arguments[arguments.index("--dest") + 1])
     with (index / "calls.log").open("a") as log:
-        log.write(arguments[-1] + "\n")
+        log.write(" ".join(arguments) + "\n")
     wheel = next(index.glob("*.whl"))
     mode = os.environ.get("FAKE_PIP_MODE", "copy")
     if mode == "fail":

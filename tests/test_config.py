@@ -81,8 +81,8 @@ class TestBadValues:
             ({"optim": {"learning_rate": "fast"}}, "should be a valid number"),
             ({"optim": 3}, "`optim`: input should be a dictionary"),
             (
-                {"loss": {"chunk_merge": "mean"}},
-                "input should be 'chain_rule' or 'first', got 'mean'",
+                {"loss": {"chunk_merge": "sum"}},
+                "input should be 'chain_rule', 'first' or 'mean', got 'sum'",
             ),
             ({"student": {"model": "m", "layers": [0, -1]}}, "`student.layers.1`"),
             ({"data": {"train": []}}, "`data.train`: tuple should have at least 1 item"),
@@ -92,6 +92,11 @@ class TestBadValues:
             ),
             ({"teacher": {}}, "`teacher.model`: field required"),
             ({"run_dir": 3}, "`run_dir`: input should be a valid string, got 3"),
+            ({"loss": {"distillation": "kl"}}, "input should be 'p_kl', 'h_kl', 'gold', 'uld' or"),
+            (
+                {"loss": {"distillation": "gold", "top_k": 5}},
+                "`loss`: `top_k` is of p_kl, got 5 for gold",
+            ),
         ],
     )
     def test_the_field_what_is_allowed_and_what_was_found(self, changes, message):

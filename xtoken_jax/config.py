@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field
 
 from xtoken_jax.errors import UsageError
-from xtoken_jax.losses import ChunkMerge
+from xtoken_jax.losses import ChunkMerge, LossName, Objective, Unreachable
 from xtoken_jax.projection import Canonicalization, LongPieces
 
 Positive = Annotated[int, Field(gt=0)]
@@ -73,10 +73,23 @@ class ProjectionConfig(_Section):
 class LossConfig(_Section):
     """What is minimised."""
 
-    distillation: Literal["p_kl", "none"] = "p_kl"
+    distillation: Literal[LossName, "none"] = "p_kl"
     """`none` trains on cross-entropy alone."""
     chunk_merge: ChunkMerge = "chain_rule"
+    """How the tokens of a chunk count: all of them, the `first`, or the reference's `mean`."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    reverse: bool = False
+    """KL from the student to the teacher."""
+    unreachable: Unreachable = "mask"
+    """P-KL: drop teacher tokens that W cannot reach, keep them, or fold them."""
+    top_k: Positive | None = None
+    """P-KL: compare on the batch's teacher tokens of largest logit alone."""
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """H-KL: smallest weight in W of a pair that widens the common set."""
+    uncommon_top_k: Positive | None = None
+    """GOLD and H-KL: sort only so many of the tokens outside the common set."""
+    max_chunk_tokens: Positive = 16
+    """With `mean`: longer chunks do not count."""
     scaling: Literal["dynamic", "fixed"] = "dynamic"
     """`dynamic` brings the distillation loss to the size of cross-entropy at every step."""
     distillation_weight: Annotated[float, Field(ge=0)] = 1.0
@@ -85,6 +98,17 @@ class LossConfig(_Section):
     """With `fixed` scaling."""
     block_tokens: Positive = 4096
     """Student positions whose logits exist at once, over the global batch."""
+
+    def __post_init__(self) -> None:
+        """The options must go together."""
+        if self.distillation != "none":
+            self.objective()
+
+    def objective(self) -> Objective:
+        """The distillation loss, where there is one."""
+        fields = [field.name for field in dataclasses.fields(Objective) if field.name != "loss"]
+        options = {name: getattr(self, name) for name in fields}
+        return Objective(loss=cast(LossName, self.distillation), **options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

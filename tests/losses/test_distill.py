@@ -17,6 +17,8 @@ from tests.losses.cases import CHUNKS, Case, dense, identity_projection, spans_o
 from tests.reference import losses as reference
 from xtoken_jax.losses import (
     DistillationSums,
+    Objective,
+    Tables,
     distillation_sums,
     next_token_log_probs,
     projected_kl,
@@ -24,20 +26,18 @@ from xtoken_jax.losses import (
 from xtoken_jax.ops import to_device
 from xtoken_jax.train.mesh import make_mesh
 
-jitted_sums = jax.jit(
-    distillation_sums, static_argnames=("chunk_merge", "temperature", "block_tokens")
-)
+jitted_sums = jax.jit(distillation_sums, static_argnames=("objective", "block_tokens"))
 
 
-def sums(case, student=None, teacher=None, *, function=jitted_sums, **options):
-    options = {"block_tokens": 8, **options}
+def sums(case, student=None, teacher=None, *, function=jitted_sums, block_tokens=8, **options):
     return function(
         student or case.student,
         teacher or case.teacher,
         case.spans,
-        case.device_projection,
+        Tables(case.device_projection),
         case.target_mask_BS,
-        **options,
+        objective=Objective(**options),
+        block_tokens=block_tokens,
     )
 
 

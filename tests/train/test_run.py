@@ -191,6 +191,39 @@ def test_a_start_without_a_checkpoint_makes_the_student_anew(finished, tmp_path)
     assert layers["num_hidden_layers"] == 1
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"distillation": "h_kl"},
+        {"distillation": "gold", "chunk_merge": "mean"},
+        {"distillation": "uld", "chunk_merge": "first"},
+        {"unreachable": "fold", "top_k": 100, "reverse": True},
+    ],
+    ids=str,
+)
+def test_every_loss_trains(finished, tmp_path, options):
+    config = in_new_directory(finished[0], tmp_path)
+    optim = dataclasses.replace(config.optim, steps=2)
+    config = dataclasses.replace(
+        config, optim=optim, loss=dataclasses.replace(config.loss, **options)
+    )
+    values = losses(train(config).run_dir)
+    assert np.isfinite(values).all()
+    assert (values[:, LOSSES.index("distillation")] > 0).all()
+    # The first batch is the same; another loss has another gradient.
+    np.testing.assert_allclose(values[0, 1], losses(finished[1])[0, 1], rtol=1e-6)
+    assert values[0, 3] != losses(finished[1])[0, 3]
+
+
+def test_a_top_k_above_the_teachers_vocabulary_is_refused_in_one_line(finished, tmp_path):
+    config = in_new_directory(finished[0], tmp_path)
+    loss = dataclasses.replace(config.loss, top_k=100_000)
+    with pytest.raises(
+        UsageError, match="`loss`: `top_k` must be at most the teacher's 313 tokens"
+    ):
+        train(dataclasses.replace(config, loss=loss))
+
+
 def test_cross_entropy_alone_needs_no_teacher(finished, tmp_path):
     config = in_new_directory(finished[0], tmp_path)
     config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, distillation="none"))

@@ -4,39 +4,29 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
+from xtoken_jax.losses.columns import Columns, columns_in_use, teacher_within, top_columns
+from xtoken_jax.losses.hybrid_kl import hybrid_terms
+from xtoken_jax.losses.objective import Objective, Tables, check_tables
 from xtoken_jax.losses.projected_kl import (
-    ChunkMerge,
     ProjectedTerms,
+    mean_projected_terms,
     merge_chain_rule,
     projected_terms,
 )
-from xtoken_jax.ops import (
-    DeviceProjection,
-    Spans,
-    at_predictors,
-    log_softmax,
-    map_blocks,
-    pick,
-    rest_log_probs,
-    teacher_predictors,
-    unembed,
+from xtoken_jax.losses.uld import uld_terms
+from xtoken_jax.losses.walks import (
+    ModelOutput,
+    Side,
+    at_chunks,
+    largest_logits,
+    next_token_log_probs,
+    scored_lengths,
+    walk_means,
+    walk_predictors,
 )
-
-
-class ModelOutput(NamedTuple):
-    """A model's final hidden states, the rows that turn them into logits, and what was read.
-
-    Attributes:
-        hidden_BSD: After the final norm.
-        unembedding_VD: May have more rows than the tokenizer has tokens.
-        ids_BS: The tokens at the positions of `hidden_BSD`.
-    """
-
-    hidden_BSD: Float[Array, "B S D"]
-    unembedding_VD: Float[Array, "V D"]
-    ids_BS: Int[Array, "B S"]
+from xtoken_jax.ops import Spans, log_softmax, pick, rest_log_probs
 
 
 class DistillationSums(NamedTuple):
@@ -45,10 +35,12 @@ class DistillationSums(NamedTuple):
     Attributes:
         cross_entropy: Of the student's next tokens.
         num_targets: Tokens in it.
-        distillation: P-KL of the scored chunks.
+        distillation: Of the scored chunks.
         num_chunks: Chunks in it.
-        agreement: Chunks where teacher and projected student prefer the same token.
-        unreachable: Teacher mass on tokens that W cannot reach, at the chunks' first positions.
+        agreement: P-KL: chunks where teacher and projected student prefer the same token; 0 for
+            other losses.
+        unreachable: P-KL: teacher mass on tokens that W cannot reach, at the chunks' first
+            positions; 0 for other losses and for the mean merge.
     """
 
     cross_entropy: Float[Array, ""]
@@ -59,94 +51,90 @@ class DistillationSums(NamedTuple):
     unreachable: Float[Array, ""]
 
 
+class _Values(NamedTuple):
+    """What a walk leaves: the student's next tokens, and the chunks.
+
+    Attributes:
+        next_log_prob_BS: At temperature 1.
+        loss_BN: Nats per chunk, before the square of the temperature.
+        agreement_BN: See `DistillationSums`.
+        unreachable_BN: Likewise.
+        mask_BN: Chunks that count.
+    """
+
+    next_log_prob_BS: Float[Array, "B S"]
+    loss_BN: Float[Array, "B N"]
+    agreement_BN: Float[Array, "B N"]
+    unreachable_BN: Float[Array, "B N"]
+    mask_BN: Bool[Array, "B N"]
+
+
 def distillation_sums(
     student: ModelOutput,
     teacher: ModelOutput,
     spans: Spans,
-    projection: DeviceProjection,
-    target_mask_BS: Bool[Array, "B S"],
+    tables: Tables,
+    target_mask_BS: Bool[Array, "B S"] | None = None,
+    objective: Objective = Objective(),  # noqa: B008 (frozen)
     *,
-    chunk_merge: ChunkMerge = "chain_rule",
-    temperature: float = 1.0,
     block_tokens: int = 256,
 ) -> DistillationSums:
-    """P-KL and cross-entropy in one walk over blocks of the student's positions.
+    """A distillation loss and cross-entropy, walked over blocks of positions.
 
-    The gradient reaches the student alone. Extra memory is that of one block:
-    `block_tokens x (V + U)` a few times over, whatever the length of the batch.
+    The gradient reaches the student, and W if its weights are traced. Extra memory is that of one
+    block: `block_tokens x (V + U)` a few times over, whatever the length of the batch.
 
     Args:
         student: With gradient.
         teacher: Held constant.
         spans: Chunks of the batch.
-        projection: W.
-        target_mask_BS: True where the student's next token is scored by cross-entropy.
-        chunk_merge: `"chain_rule"` counts all tokens of a chunk, `"first"` only the first.
-        temperature: Divides the logits that the distillation compares; its loss is scaled by
-            the square. Cross-entropy is always at temperature 1.
+        tables: W, and what else the loss needs.
+        target_mask_BS: True where the student's next token is scored by cross-entropy; None
+            scores none.
+        objective: Which loss; cross-entropy is always at temperature 1.
         block_tokens: Student positions a block, over the whole batch.
 
     Returns:
         Sums with their counts; with no scored chunk, exactly 0.
 
     Raises:
-        ValueError: `temperature` is not positive.
+        ValueError: `tables` lacks what the objective needs, or has what it cannot use.
     """
-    if temperature <= 0:
-        raise ValueError(f"`temperature` must be positive, got {temperature}")
+    check_tables(objective, tables)
+    if target_mask_BS is None:
+        target_mask_BS = jnp.zeros(student.ids_BS.shape, bool)
     teacher = jax.tree.map(jax.lax.stop_gradient, teacher)
-    next_log_prob_BS, tempered_BS, terms_BN = _walk(
-        student, teacher, spans, projection, temperature, block_tokens
-    )
-    student_rest_BN = teacher_rest_BN = jnp.zeros_like(terms_BN.kl_N)
-    if chunk_merge == "chain_rule":
-        teacher_log_prob_BT = next_token_log_probs(
-            teacher,
-            num_tokens=projection.num_teacher_tokens,
-            temperature=temperature,
-            block_tokens=block_tokens,
-        )
-        student_rest_BN = rest_log_probs(
-            tempered_BS, spans.student_chunk_BS, spans.student_start_BN
-        )
-        teacher_rest_BN = rest_log_probs(
-            teacher_log_prob_BT, spans.teacher_chunk_BT, spans.teacher_start_BN
-        )
-    loss_BN = merge_chain_rule(terms_BN.kl_N, terms_BN.carried_N, student_rest_BN, teacher_rest_BN)
-    mask_BN = spans.mask_BN
+    if objective.chunk_merge == "mean":
+        walk = _walk_means
+    else:
+        walk = _walk_projected if objective.loss == "p_kl" else _walk_measures
+    values = walk(student, teacher, spans, tables, objective, block_tokens)
     return DistillationSums(
-        cross_entropy=-jnp.sum(next_log_prob_BS, where=target_mask_BS),
+        cross_entropy=-jnp.sum(values.next_log_prob_BS, where=target_mask_BS),
         num_targets=jnp.sum(target_mask_BS, dtype=jnp.float32),
-        distillation=temperature**2 * jnp.sum(loss_BN, where=mask_BN),
-        num_chunks=jnp.sum(mask_BN, dtype=jnp.float32),
-        agreement=jnp.sum(terms_BN.agreement_N, where=mask_BN),
-        unreachable=jnp.sum(terms_BN.unreachable_N, where=mask_BN),
+        distillation=objective.temperature**2 * jnp.sum(values.loss_BN, where=values.mask_BN),
+        num_chunks=jnp.sum(values.mask_BN, dtype=jnp.float32),
+        agreement=jnp.sum(values.agreement_BN, where=values.mask_BN),
+        unreachable=jnp.sum(values.unreachable_BN, where=values.mask_BN),
     )
 
 
-def _walk(
+def _walk_projected(
     student: ModelOutput,
     teacher: ModelOutput,
     spans: Spans,
-    projection: DeviceProjection,
-    temperature: float,
+    tables: Tables,
+    objective: Objective,
     block_tokens: int,
-) -> tuple[Float[Array, "B S"], Float[Array, "B S"], ProjectedTerms]:
-    """All that needs a distribution over the student's vocabulary, in one walk.
+) -> _Values:
+    """P-KL at the chunks' first positions and cross-entropy share the student's logits.
 
-    Returns:
-        The log-probability of each next token, the same at `temperature`, and the terms of P-KL of
-        each chunk, `[B, N]`.
+    What follows a chunk's first token enters the loss by a factor and a term alone, after the walk.
     """
-    teacher_at_BS = teacher_predictors(spans)
-    teacher_hidden_BSE = jnp.take_along_axis(
-        teacher.hidden_BSD, jnp.maximum(teacher_at_BS, 0)[:, :, None], axis=1
-    )
-    next_ids_BS = jnp.roll(student.ids_BS, -1, axis=1)
+    temperature, projection = objective.temperature, tables.projection
+    columns = _columns(teacher, spans, tables, objective, block_tokens)
 
-    def block(arrays):
-        hidden_ND, teacher_hidden_NE, next_ids_N = arrays
-        logits_VN = unembed(hidden_ND, student.unembedding_VD)
+    def block(logits_VN, teacher_logits_UN, next_ids_N):
         log_probs_VN = log_softmax(logits_VN, num_tokens=projection.num_student_tokens)
         next_log_prob_N = tempered_N = pick(log_probs_VN, next_ids_N)
         if temperature != 1:
@@ -154,39 +142,166 @@ def _walk(
                 logits_VN / temperature, num_tokens=projection.num_student_tokens
             )
             tempered_N = pick(log_probs_VN, next_ids_N)
-        teacher_logits_UN = unembed(teacher_hidden_NE, teacher.unembedding_VD) / temperature
-        terms = projected_terms(log_probs_VN, teacher_logits_UN, projection)
+        terms = projected_terms(
+            log_probs_VN,
+            teacher_logits_UN / temperature,
+            projection,
+            columns,
+            reverse=objective.reverse,
+        )
         return next_log_prob_N, tempered_N, terms
 
-    next_log_prob_BS, tempered_BS, terms_BS = map_blocks(
-        block, (student.hidden_BSD, teacher_hidden_BSE, next_ids_BS), block_tokens=block_tokens
+    next_log_prob_BS, tempered_BS, terms_BS = walk_predictors(
+        student, teacher, spans, block, block_tokens=block_tokens
     )
-    terms_BN = jax.tree.map(lambda values_BS: at_predictors(values_BS, spans), terms_BS)
-    return next_log_prob_BS, tempered_BS, terms_BN
+    terms_BN: ProjectedTerms = at_chunks(terms_BS, spans)
+    rests = [jnp.zeros_like(terms_BN.kl_N)] * 2
+    if objective.chunk_merge == "chain_rule":
+        rests = [
+            rest_log_probs(tempered_BS, spans.student_chunk_BS, spans.student_start_BN),
+            _teacher_rest(teacher, spans, tables, objective, block_tokens),
+        ]
+    loss_BN = merge_chain_rule(terms_BN.kl_N, terms_BN.carried_N, *rests, reverse=objective.reverse)
+    return _Values(
+        next_log_prob_BS, loss_BN, terms_BN.agreement_N, terms_BN.unreachable_N, spans.mask_BN
+    )
 
 
-def next_token_log_probs(
-    model: ModelOutput,
-    *,
-    num_tokens: int,
-    temperature: float = 1.0,
-    block_tokens: int = 256,
-) -> Float[Array, "B S"]:
-    """At each position the log-probability of the token after it, in nats, block by block.
+def _walk_measures(
+    student: ModelOutput,
+    teacher: ModelOutput,
+    spans: Spans,
+    tables: Tables,
+    objective: Objective,
+    block_tokens: int,
+) -> _Values:
+    """Losses that sort chunk measures, and so need the whole measure at once.
 
-    The last position of a row has no next token: its value means nothing.
-
-    Args:
-        model: Hidden states, unembedding and tokens.
-        num_tokens: Of the tokenizer; rows of the unembedding past it get no probability.
-        temperature: Divides the logits.
-        block_tokens: Positions a block, over the whole batch.
+    The probability of what follows a chunk's first token is walked first, with cross-entropy.
     """
+    num_tokens, temperature = tables.projection.num_student_tokens, objective.temperature
+    options = {"num_tokens": num_tokens, "block_tokens": block_tokens}
+    next_log_prob_BS = next_token_log_probs(student, **options)
+    rests = [jnp.zeros_like(spans.mask_BN, jnp.float32)] * 2
+    if objective.chunk_merge == "chain_rule":
+        tempered_BS = next_log_prob_BS
+        if temperature != 1:
+            tempered_BS = next_token_log_probs(student, temperature=temperature, **options)
+        rests = [
+            rest_log_probs(tempered_BS, spans.student_chunk_BS, spans.student_start_BN),
+            _teacher_rest(teacher, spans, tables, objective, block_tokens),
+        ]
 
-    def block(arrays):
-        hidden_ND, next_ids_N = arrays
-        logits_VN = unembed(hidden_ND, model.unembedding_VD) / temperature
-        return pick(log_softmax(logits_VN, num_tokens=num_tokens), next_ids_N)
+    def block(logits_VN, teacher_logits_UN, _, *rests_N):
+        return _loss_of_measures(
+            log_softmax(logits_VN / temperature, num_tokens=num_tokens),
+            log_softmax(
+                teacher_logits_UN / temperature, num_tokens=tables.projection.num_teacher_tokens
+            ),
+            tables,
+            objective,
+            *rests_N,
+        )
 
-    next_ids_BS = jnp.roll(model.ids_BS, -1, axis=1)
-    return map_blocks(block, (model.hidden_BSD, next_ids_BS), block_tokens=block_tokens)
+    loss_BS = walk_predictors(
+        student, teacher, spans, block, tuple(rests), block_tokens=block_tokens
+    )
+    nothing_BN = jnp.zeros_like(rests[0])
+    loss_BN = at_chunks(loss_BS, spans)
+    return _Values(next_log_prob_BS, loss_BN, nothing_BN, nothing_BN, spans.mask_BN)
+
+
+def _walk_means(
+    student: ModelOutput,
+    teacher: ModelOutput,
+    spans: Spans,
+    tables: Tables,
+    objective: Objective,
+    block_tokens: int,
+) -> _Values:
+    """Losses of means over the chunks' positions; cross-entropy is walked apart."""
+    projection, temperature = tables.projection, objective.temperature
+    lengths = scored_lengths(spans, max_chunk_tokens=objective.max_chunk_tokens)
+    columns = _columns(teacher, spans, tables, objective, block_tokens)
+    is_projected = objective.loss == "p_kl"
+
+    def student_values(logits_VN):
+        log_p_VN = log_softmax(logits_VN / temperature, num_tokens=projection.num_student_tokens)
+        return jnp.exp(log_p_VN) if is_projected else log_p_VN
+
+    def teacher_values(logits_UN):
+        if is_projected:
+            return teacher_within(logits_UN / temperature, projection, columns)[0]
+        return log_softmax(logits_UN / temperature, num_tokens=projection.num_teacher_tokens)
+
+    def function(mean_VN, mean_UN):
+        if is_projected:
+            return mean_projected_terms(
+                mean_VN, mean_UN, projection, columns, reverse=objective.reverse
+            )
+        nothing_N = jnp.zeros(mean_VN.shape[1])
+        loss_N = _loss_of_measures(mean_VN, mean_UN, tables, objective, nothing_N, nothing_N)
+        return ProjectedTerms(loss_N, nothing_N, nothing_N, nothing_N)
+
+    terms_BN = walk_means(
+        Side(student, student_values),
+        Side(teacher, teacher_values),
+        spans,
+        lengths,
+        function,
+        max_chunk_tokens=objective.max_chunk_tokens,
+        block_tokens=block_tokens,
+    )
+    next_log_prob_BS = next_token_log_probs(
+        student, num_tokens=projection.num_student_tokens, block_tokens=block_tokens
+    )
+    return _Values(
+        next_log_prob_BS,
+        terms_BN.kl_N,
+        terms_BN.agreement_N,
+        terms_BN.unreachable_N,
+        lengths.mask_BN,
+    )
+
+
+def _loss_of_measures(log_p_VN, log_q_UN, tables, objective, student_rest_N, teacher_rest_N):
+    """GOLD, H-KL or ULD of two measures, each a distribution times what follows it."""
+    rests = {"log_c_S_N": student_rest_N, "log_c_T_N": teacher_rest_N}
+    if objective.loss == "uld":
+        num_tokens = tables.projection.num_student_tokens, tables.projection.num_teacher_tokens
+        return uld_terms(log_p_VN[: num_tokens[0]], log_q_UN[: num_tokens[1]], **rests)
+    return hybrid_terms(
+        log_p_VN,
+        log_q_UN,
+        tables.common,
+        **rests,
+        uncommon_top_k=objective.uncommon_top_k,
+        reverse=objective.reverse,
+    )
+
+
+def _teacher_rest(teacher, spans, tables, objective, block_tokens):
+    log_prob_BT = next_token_log_probs(
+        teacher,
+        num_tokens=tables.projection.num_teacher_tokens,
+        temperature=objective.temperature,
+        block_tokens=block_tokens,
+    )
+    return rest_log_probs(log_prob_BT, spans.teacher_chunk_BT, spans.teacher_start_BN)
+
+
+def _columns(teacher, spans, tables, objective, block_tokens) -> Columns:
+    top_U = None
+    if objective.top_k is not None:
+        next_chunk_BT = jnp.roll(spans.teacher_chunk_BT, -1, axis=1).at[:, -1].set(-1)
+        is_scored_BT = jnp.take_along_axis(spans.mask_BN, jnp.maximum(next_chunk_BT, 0), axis=1)
+        largest_U = largest_logits(
+            teacher, is_scored_BT & (next_chunk_BT >= 0), block_tokens=block_tokens
+        )
+        top_U = top_columns(largest_U, tables.projection, top_k=objective.top_k)
+    return columns_in_use(
+        tables.projection,
+        unreachable=objective.unreachable,
+        fold_ids_U=tables.fold_ids_U,
+        top_U=top_U,
+    )

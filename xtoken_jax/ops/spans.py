@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+from xtoken_jax.align import Alignment, scored
 
 
 @jax.tree_util.register_dataclass
@@ -26,6 +29,38 @@ class Spans:
     student_start_BN: Int[Array, "B N"]
     teacher_start_BN: Int[Array, "B N"]
     mask_BN: Bool[Array, "B N"]
+
+
+def spans_of(alignment: Alignment, *, student_length: int, teacher_length: int) -> Spans:
+    """The chunks of an alignment in fixed shapes, one row a text, on the host.
+
+    Chunks that do not lie within the lengths on both sides are left out, as are those at the
+    first position of either side, which nothing predicts.
+
+    Args:
+        alignment: Of a batch of texts.
+        student_length: S, positions a row.
+        teacher_length: T.
+    """
+    batch = len(alignment)
+    arrays = {
+        "student_chunk_BS": np.full((batch, student_length), -1, np.int32),
+        "teacher_chunk_BT": np.full((batch, teacher_length), -1, np.int32),
+        "student_start_BN": np.zeros((batch, student_length), np.int32),
+        "teacher_start_BN": np.zeros((batch, student_length), np.int32),
+        "mask_BN": np.zeros((batch, student_length), bool),
+    }
+    for row in range(batch):
+        chunks_N4 = alignment[row]
+        fits_N = (chunks_N4[:, 1] <= student_length) & (chunks_N4[:, 3] <= teacher_length)
+        kept_N4 = chunks_N4[scored(chunks_N4) & fits_N]
+        for chunk, (a, b, c, d) in enumerate(kept_N4.tolist()):
+            arrays["student_chunk_BS"][row, a:b] = arrays["teacher_chunk_BT"][row, c:d] = chunk
+        count = len(kept_N4)
+        arrays["student_start_BN"][row, :count] = kept_N4[:, 0]
+        arrays["teacher_start_BN"][row, :count] = kept_N4[:, 2]
+        arrays["mask_BN"][row, :count] = True
+    return Spans(**{name: jnp.asarray(array) for name, array in arrays.items()})
 
 
 def teacher_predictors(spans: Spans) -> Int[Array, "B S"]:
@@ -73,3 +108,17 @@ def rest_log_probs(
             terms_S, jnp.maximum(chunk_S, 0), num_segments=start_BN.shape[1]
         )
     )(terms_BS, chunk_BS)
+
+
+def chunk_lengths(chunk_BS: Int[Array, "B S"], num_chunks: int) -> Int[Array, "B N"]:
+    """Tokens of each chunk on one side.
+
+    Args:
+        chunk_BS: Chunk of each token, -1 for none.
+        num_chunks: N.
+    """
+    return jax.vmap(
+        lambda chunk_S: jax.ops.segment_sum(
+            (chunk_S >= 0).astype(jnp.int32), jnp.maximum(chunk_S, 0), num_segments=num_chunks
+        )
+    )(chunk_BS)

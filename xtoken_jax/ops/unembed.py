@@ -32,7 +32,12 @@ def pick(log_probs_VN: Float[Array, "V N"], ids_N: Int[Array, " N"]) -> Float[Ar
 
 
 def map_blocks(
-    function: Callable[[Any], Any], arrays_BS: Any, *, block_tokens: int, remat: bool = True
+    function: Callable[[Any], Any],
+    arrays_BS: Any,
+    *,
+    block_tokens: int,
+    remat: bool = True,
+    keep_rows: bool = False,
 ) -> Any:
     """Apply `function` to blocks of positions, one after another.
 
@@ -44,6 +49,8 @@ def map_blocks(
         block_tokens: Tokens a block, over the whole (global) batch; at least one position of
             every row is taken. The last block is padded with zeros.
         remat: Make a block's intermediates again for the gradient instead of keeping them.
+        keep_rows: Give `function` arrays `[B, n, ...]` and take such arrays back, so that it can
+            read from other arrays of the batch, row by row.
 
     Returns:
         Pytree of `[B, S, ...]` arrays.
@@ -58,11 +65,13 @@ def map_blocks(
         return jnp.moveaxis(array, 1, 0)
 
     def run(block):
+        if keep_rows:
+            return function(block)
         flat = jax.tree.map(lambda array: array.reshape(batch * width, *array.shape[2:]), block)
         return function(flat)
 
     def join(array):
-        array = array.reshape(num_blocks, batch, width, *array.shape[2:])
+        array = array.reshape(num_blocks, batch, width, *array.shape[3 if keep_rows else 2 :])
         array = jnp.moveaxis(array, 0, 1).reshape(batch, num_blocks * width, *array.shape[3:])
         return array[:, :length]
 

@@ -10,7 +10,7 @@ from xtoken_jax.files import replaced_file
 # Colours that stay apart for the colour-blind (Okabe and Ito), with different dashes as well.
 _CURVES = (
     ("cross_entropy", "cross-entropy", "#0072B2", "-"),
-    ("distillation", "P-KL", "#D55E00", "--"),
+    ("distillation", "distillation", "#D55E00", "--"),
 )
 
 

@@ -19,7 +19,6 @@ from xtoken_jax.evaluate import bits_per_byte
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.sharding import batch_sharding
 from xtoken_jax.models.weights import save_model
-from xtoken_jax.ops import to_device
 from xtoken_jax.projection import Projection, save_projection
 from xtoken_jax.text import ByteTokenizer
 from xtoken_jax.train import setup
@@ -97,7 +96,7 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
             projection,
             state,
             mesh,
-            num_tokens=tokenizers.student.num_tokens,
+            tokenizers,
         )
         state, stopped_by = run_steps(config, step, state, batches, checkpoints, run_dir=run_dir)
         checkpoints.close()
@@ -115,16 +114,17 @@ def _make_step(
     projection: Projection | None,
     state: TrainState,
     mesh: Mesh,
-    *,
-    num_tokens: int,
+    tokenizers: setup.Tokenizers,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The jitted step with all that stays the same bound to it, from host batches."""
-    teacher_graph = teacher_params = on_device = None
+    teacher_graph = teacher_params = tables = None
     student = nnx.merge(student_graph, state.params)
     if teacher is not None and projection is not None:
         teacher_graph, teacher_params = nnx.split(teacher)
-        on_device = to_device(
+        tables = setup.device_tables(
+            config,
             projection,
+            tokenizers,
             student_vocab_size=student.unembedding_VD.shape[0],
             teacher_vocab_size=teacher.unembedding_VD.shape[0],
         )
@@ -133,13 +133,13 @@ def _make_step(
         teacher_graph,
         make_optimiser(config.optim),
         config.loss,
-        num_tokens=num_tokens,
+        num_tokens=tokenizers.student.num_tokens,
         shardings=jax.tree.map(lambda x: x.sharding, state),
     )
     sharding = batch_sharding(mesh)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return update(state, teacher_params, on_device, put_batch(batch, sharding))
+        return update(state, teacher_params, tables, put_batch(batch, sharding))
 
     return step
 

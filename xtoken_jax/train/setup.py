@@ -5,19 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from xtoken_jax.config import ExperimentConfig, SourceConfig
 from xtoken_jax.data import Document, Example, make_examples
 from xtoken_jax.data import sources as sources_of
-from xtoken_jax.errors import XTokenError
+from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.evaluate import fitting_texts
+from xtoken_jax.losses import Tables, check_tables
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.transplant import transplant
 from xtoken_jax.models.weights import load_model
+from xtoken_jax.ops import common_set_to_device, to_device
 from xtoken_jax.projection import (
     Projection,
     build_projection,
+    exact_pairs,
+    fold_targets,
+    hybrid_pairs,
     load_projection,
     retokenise,
 )
@@ -122,6 +128,40 @@ def _projection(config: ExperimentConfig, tokenizers: Tokenizers) -> Projection:
         reverse=options.reverse,
         special_similarity=options.special_similarity,
     )
+
+
+def device_tables(
+    config: ExperimentConfig,
+    projection: Projection,
+    tokenizers: Tokenizers,
+    *,
+    student_vocab_size: int,
+    teacher_vocab_size: int,
+) -> Tables:
+    """What the loss needs of the two vocabularies, on the device."""
+    sizes = {"student_vocab_size": student_vocab_size, "teacher_vocab_size": teacher_vocab_size}
+    common = fold_ids_U = None
+    loss = config.loss
+    if loss.distillation in ("gold", "h_kl"):
+        pairs = exact_pairs(projection)
+        if loss.distillation == "h_kl":
+            pairs = hybrid_pairs(projection, threshold=loss.threshold)
+        common = common_set_to_device(
+            pairs,
+            num_student_tokens=projection.num_student_tokens,
+            num_teacher_tokens=projection.num_teacher_tokens,
+            **sizes,
+        )
+    if loss.unreachable == "fold":
+        targets_U = fold_targets(projection, tokenizers.student, tokenizers.teacher)
+        padding = teacher_vocab_size - len(targets_U)
+        fold_ids_U = jnp.asarray(np.pad(targets_U, (0, padding), constant_values=-1))
+    tables = Tables(to_device(projection, **sizes), common, fold_ids_U)
+    try:
+        check_tables(loss.objective(), tables)
+    except ValueError as error:
+        raise UsageError(f"`loss`: {error}") from error
+    return tables
 
 
 def read_documents(source: SourceConfig) -> list[Document]:

@@ -15,6 +15,7 @@ from xtoken_jax.config import LossConfig
 from xtoken_jax.data import Batch
 from xtoken_jax.losses import (
     ModelOutput,
+    Tables,
     distillation_sums,
     dynamic_scaling,
     fixed_scaling,
@@ -23,7 +24,7 @@ from xtoken_jax.losses import (
 )
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.sharding import state_shardings
-from xtoken_jax.ops import DeviceProjection, Spans
+from xtoken_jax.ops import Spans
 
 
 @jax.tree_util.register_dataclass
@@ -86,7 +87,7 @@ def make_step(
     num_tokens: int,
     shardings: TrainState,
 ) -> Step:
-    """Build the step: `step(state, teacher_params, projection, batch) -> state, metrics`.
+    """Build the step: `step(state, teacher_params, tables, batch) -> state, metrics`.
 
     The state is donated. A step whose loss or gradient is not finite leaves the parameters and the
     optimiser as they were, and so does every step after it, so that the state from before it is
@@ -101,19 +102,19 @@ def make_step(
         shardings: Of the state, the same before and after a step.
     """
 
-    def loss_and_metrics(params, teacher_output, projection, batch):
+    def loss_and_metrics(params, teacher_output, tables, batch):
         model = nnx.merge(student, params)
         output = _run(model, batch.student)
         if teacher_output is None:
             return _cross_entropy_only(output, batch, loss, num_tokens)
-        return _distillation(output, teacher_output, projection, batch, loss)
+        return _distillation(output, teacher_output, tables, batch, loss)
 
-    def step(state, teacher_params, projection, batch):
+    def step(state, teacher_params, tables, batch):
         output = None
         if teacher is not None:
             output = _run(nnx.merge(teacher, teacher_params), batch.teacher)
         gradient_of = jax.value_and_grad(loss_and_metrics, has_aux=True)
-        (total, metrics), gradient = gradient_of(state.params, output, projection, batch)
+        (total, metrics), gradient = gradient_of(state.params, output, tables, batch)
         norm = optax.tree.norm(gradient)
         healthy = state.healthy & jnp.isfinite(total) & jnp.isfinite(norm)
         updates, new_optimiser = optimiser.update(gradient, state.optimiser, state.params)
@@ -144,7 +145,7 @@ def _cross_entropy_only(output: ModelOutput, batch: DeviceBatch, loss: LossConfi
 def _distillation(
     output: ModelOutput,
     teacher_output: ModelOutput,
-    projection: DeviceProjection,
+    tables: Tables,
     batch: DeviceBatch,
     loss: LossConfig,
 ):
@@ -152,10 +153,9 @@ def _distillation(
         output,
         teacher_output,
         batch.spans,
-        projection,
+        tables,
         batch.target_mask_BS,
-        chunk_merge=loss.chunk_merge,
-        temperature=loss.temperature,
+        loss.objective(),
         block_tokens=loss.block_tokens,
     )
     cross_entropy = mean_over(sums.cross_entropy, sums.num_targets)
@@ -173,7 +173,8 @@ def _distillation(
         "cross_entropy": cross_entropy,
         "distillation": distillation,
         "num_chunks": sums.num_chunks,
-        "agreement": mean_over(sums.agreement, sums.num_chunks),
-        "unreachable": mean_over(sums.unreachable, sums.num_chunks),
     }
+    if loss.distillation == "p_kl":
+        metrics["agreement"] = mean_over(sums.agreement, sums.num_chunks)
+        metrics["unreachable"] = mean_over(sums.unreachable, sums.num_chunks)
     return total, metrics

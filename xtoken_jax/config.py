@@ -67,6 +67,10 @@ class ProjectionConfig(_Section):
     canonicalization: Canonicalization = "exact"
     reverse: bool = False
     special_similarity: bool = False
+    learned: bool = False
+    """Train W's weights under P-KL with the student; its pattern stays."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-2
+    """Of a learned W."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -220,7 +224,11 @@ class ExperimentConfig(_Section):
     """Of the order of the data."""
 
     def __post_init__(self) -> None:
-        """The batch must split over the mesh."""
+        """The batch must split over the mesh, and only P-KL teaches W."""
+        if self.projection.learned and self.loss.distillation != "p_kl":
+            raise ValueError(
+                f"`projection.learned` needs `loss.distillation` p_kl, got {self.loss.distillation}"
+            )
         shards = self.mesh.data * self.mesh.fsdp
         for name, section in (("data", self.data), ("evaluation", self.evaluation)):
             if section.batch_size % shards:

@@ -13,6 +13,8 @@ import pytest
 from tests.tiny import tiny_config
 from xtoken_jax.config import MeshConfig
 from xtoken_jax.errors import UsageError, XTokenError
+from xtoken_jax.projection import load_projection
+from xtoken_jax.text import ByteTokenizer
 from xtoken_jax.train import loop, run
 from xtoken_jax.train.run import train
 
@@ -80,13 +82,7 @@ def test_a_second_start_of_a_finished_run_changes_nothing(finished):
     assert json.loads((run_dir / "evaluation.json").read_text()) == evaluation
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_next_start_goes_on_bit_for_bit(
-    finished, tmp_path, monkeypatch, number
-):
-    config, run_dir = finished
-    config = in_new_directory(config, tmp_path)
-
+def interrupt_after_one_step(monkeypatch, number):
     class Interrupting(loop.MetricsLog):
         def write(self, record):
             super().write(record)
@@ -94,6 +90,16 @@ def test_a_signal_saves_and_the_next_start_goes_on_bit_for_bit(
                 os.kill(os.getpid(), number)
 
     monkeypatch.setattr(loop, "MetricsLog", Interrupting)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_next_start_goes_on_bit_for_bit(
+    finished, tmp_path, monkeypatch, number
+):
+    config, run_dir = finished
+    config = in_new_directory(config, tmp_path)
+
+    interrupt_after_one_step(monkeypatch, number)
     stopped = train(config)
     assert stopped.stopped_by == signal.Signals(number).name
     assert 1 <= stopped.step < 3  # before the first save that was due anyway
@@ -213,6 +219,37 @@ def test_every_loss_trains(finished, tmp_path, options):
     # The first batch is the same; another loss has another gradient.
     np.testing.assert_allclose(values[0, 1], losses(finished[1])[0, 1], rtol=1e-6)
     assert values[0, 3] != losses(finished[1])[0, 3]
+
+
+def test_a_learned_w_trains_resumes_and_is_exported(finished, tmp_path, monkeypatch):
+    config = in_new_directory(finished[0], tmp_path)
+    config = dataclasses.replace(
+        config, projection=dataclasses.replace(config.projection, learned=True)
+    )
+    whole = train(config).run_dir
+    student, teacher = (
+        ByteTokenizer.load(section.model) for section in (config.student, config.teacher)
+    )
+    tokenizers = {"student": student, "teacher": teacher}
+    fixed = load_projection(whole / "projection.safetensors", **tokenizers)
+    learned = load_projection(whole / "projection_learned.safetensors", **tokenizers)
+    np.testing.assert_array_equal(learned.ids_VK, fixed.ids_VK)
+    assert np.abs(learned.weights_VK - fixed.weights_VK).max() > 1e-3
+    several_V = (fixed.ids_VK >= 0).sum(axis=1) > 1
+    np.testing.assert_array_equal(learned.weights_VK[~several_V], fixed.weights_VK[~several_V])
+    assert learned.options["learned"]
+    # The first step is made with W as it was built.
+    np.testing.assert_allclose(losses(whole)[0], losses(finished[1])[0], rtol=1e-5)
+    # Stopped and started again, it ends the same.
+    again = dataclasses.replace(config, run_dir=str(tmp_path / "again"))
+    interrupt_after_one_step(monkeypatch, signal.SIGTERM)
+    assert train(again).stopped_by
+    monkeypatch.undo()
+    resumed = train(again).run_dir
+    np.testing.assert_array_equal(losses(resumed), losses(whole))
+    assert (resumed / "projection_learned.safetensors").read_bytes() == (
+        whole / "projection_learned.safetensors"
+    ).read_bytes()
 
 
 def test_a_top_k_above_the_teachers_vocabulary_is_refused_in_one_line(finished, tmp_path):

@@ -7,6 +7,7 @@ from xtoken_jax.ops.projection import (
     project,
     row_softmax,
     to_device,
+    to_host,
     with_weights,
 )
 from xtoken_jax.ops.spans import (
@@ -37,6 +38,7 @@ __all__ = [
     "spans_of",
     "teacher_predictors",
     "to_device",
+    "to_host",
     "unembed",
     "with_weights",
 ]

@@ -92,11 +92,10 @@ def to_device(
     """
     num_rows = _checked_size(student_vocab_size, projection.num_student_tokens, "student")
     num_columns = _checked_size(teacher_vocab_size, projection.num_teacher_tokens, "teacher")
-    row_N, rank_N = np.nonzero(projection.ids_VK >= 0)
+    row_N, rank_N = _entries(projection)
     column_N = projection.ids_VK[row_N, rank_N]
-    order_N = np.lexsort((row_N, column_N))
-    weights_N = projection.weights_VK[row_N, rank_N][order_N]
-    row_N, column_N = row_N[order_N].astype(np.int32), column_N[order_N].astype(np.int32)
+    weights_N = projection.weights_VK[row_N, rank_N]
+    row_N = row_N.astype(np.int32)
     matrix_UV = sparse.BCOO(
         (jnp.asarray(weights_N), jnp.asarray(np.stack([column_N, row_N], axis=1))),
         shape=(num_columns, num_rows),
@@ -114,6 +113,26 @@ def to_device(
         projection.num_student_tokens,
         projection.num_teacher_tokens,
     )
+
+
+def to_host(projection: Projection, weights_N: np.ndarray) -> Projection:
+    """W with weights in the order of `matrix_UV.data`, as a learned W has them.
+
+    Args:
+        projection: What `to_device` was given.
+        weights_N: One for each entry.
+    """
+    weights_VK = np.zeros_like(projection.weights_VK)
+    weights_VK[_entries(projection)] = weights_N
+    options = {**projection.options, "learned": True}
+    return replace(projection, weights_VK=weights_VK, options=options)
+
+
+def _entries(projection: Projection) -> tuple[np.ndarray, np.ndarray]:
+    """Student token and rank of each entry, sorted by teacher token, then by student token."""
+    row_N, rank_N = np.nonzero(projection.ids_VK >= 0)
+    order_N = np.lexsort((row_N, projection.ids_VK[row_N, rank_N]))
+    return row_N[order_N], rank_N[order_N]
 
 
 def _checked_size(vocab_size: int | None, num_tokens: int, side: str) -> int:

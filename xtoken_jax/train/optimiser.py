@@ -1,8 +1,10 @@
 """AdamW under a warm-up and cosine schedule."""
 
+from collections.abc import Hashable
+
 import optax
 
-from xtoken_jax.config import OptimConfig
+from xtoken_jax.config import OptimConfig, ProjectionConfig
 
 
 def learning_rate_schedule(config: OptimConfig) -> optax.Schedule:
@@ -16,9 +18,14 @@ def learning_rate_schedule(config: OptimConfig) -> optax.Schedule:
     )
 
 
-def make_optimiser(config: OptimConfig) -> optax.GradientTransformation:
-    """Clip by the global norm, then AdamW; its state has the shapes of the parameters."""
-    return optax.chain(
+def make_optimiser(
+    config: OptimConfig, projection: ProjectionConfig
+) -> optax.GradientTransformation:
+    """Clip by the global norm, then AdamW, of `step.Trained`; states have the parameters' shapes.
+
+    A learned W has an Adam of its own, with a constant learning rate and no clipping.
+    """
+    student = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
             learning_rate_schedule(config),
@@ -27,3 +34,12 @@ def make_optimiser(config: OptimConfig) -> optax.GradientTransformation:
             weight_decay=config.weight_decay,
         ),
     )
+    if not projection.learned:
+        return student
+    transforms: dict[Hashable, optax.GradientTransformation]
+    transforms = {"student": student, "w": optax.adam(projection.learning_rate)}
+    return optax.partition(transforms, _labels)
+
+
+def _labels(trained):
+    return trained._replace(student="student", entry_logits_N="w")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import grain
 import jax
+import jax.numpy as jnp
+import numpy as np
 import yaml
 from flax import nnx
 from jax.sharding import Mesh
@@ -16,10 +18,12 @@ from xtoken_jax.config import ExperimentConfig, to_dict
 from xtoken_jax.data import Batch, Example, batch_dataset
 from xtoken_jax.errors import UsageError
 from xtoken_jax.evaluate import bits_per_byte
+from xtoken_jax.losses import Tables
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.sharding import batch_sharding
 from xtoken_jax.models.weights import save_model
-from xtoken_jax.projection import Projection, save_projection
+from xtoken_jax.ops import row_softmax, to_host
+from xtoken_jax.projection import save_projection
 from xtoken_jax.text import ByteTokenizer
 from xtoken_jax.train import setup
 from xtoken_jax.train.checkpoints import Checkpoints
@@ -27,7 +31,14 @@ from xtoken_jax.train.loop import run_steps
 from xtoken_jax.train.mesh import make_mesh
 from xtoken_jax.train.metrics import write_text
 from xtoken_jax.train.optimiser import make_optimiser
-from xtoken_jax.train.step import Metrics, TrainState, init_state, make_step, put_batch
+from xtoken_jax.train.step import (
+    Metrics,
+    Trained,
+    TrainState,
+    init_state,
+    make_step,
+    put_batch,
+)
 
 _CONSOLE = Console(stderr=True, highlight=False)
 
@@ -71,6 +82,15 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
         evaluation = _Evaluation(config, setup.heldout_texts(config, tokenizers))
         teacher, projection = setup.load_teaching(config, tokenizers, mesh)
         student = setup.load_student(config, run_dir, tokenizers.student, mesh, resuming=resuming)
+        tables = None
+        if teacher is not None and projection is not None:
+            tables = setup.device_tables(
+                config,
+                projection,
+                tokenizers,
+                student_vocab_size=student.unembedding_VD.shape[0],
+                teacher_vocab_size=teacher.unembedding_VD.shape[0],
+            )
         if not resuming:
             write_text(run_dir / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
             if projection is not None and config.projection.path is None:
@@ -81,7 +101,8 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
                 evaluation.run("teacher", teacher, tokenizers.teacher)
 
         student_graph, params = nnx.split(student)
-        state = init_state(params, make_optimiser(config.optim), mesh)
+        optimiser = make_optimiser(config.optim, config.projection)
+        state = init_state(Trained(params, _entry_logits(config, tables)), optimiser, mesh)
         del student, params  # the state has taken their buffers
         batches = iter(_dataset(config, examples))
         if resuming:
@@ -89,49 +110,45 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
             batches.set_state(data_state)
             _CONSOLE.print(f"going on from step {int(state.step)}")
 
-        step = _make_step(
-            config,
-            student_graph,
-            teacher,
-            projection,
-            state,
-            mesh,
-            tokenizers,
-        )
+        step = _make_step(config, student_graph, teacher, tables, state, mesh, tokenizers)
         state, stopped_by = run_steps(config, step, state, batches, checkpoints, run_dir=run_dir)
         checkpoints.close()
         if stopped_by is None:
-            student = nnx.merge(student_graph, state.params)
+            student = nnx.merge(student_graph, state.params.student)
             evaluation.run("student after", student, tokenizers.student)
             save_model(student, run_dir / "student", tokenizer_dir=tokenizers.student_directory)
+            logits_N = state.params.entry_logits_N
+            if projection is not None and tables is not None and logits_N is not None:
+                weights_N = row_softmax(logits_N, tables.projection)
+                learned = to_host(projection, np.asarray(weights_N))
+                save_projection(learned, run_dir / "projection_learned.safetensors")
     return RunResult(run_dir, int(state.step), stopped_by)
+
+
+def _entry_logits(config: ExperimentConfig, tables: Tables | None) -> jax.Array | None:
+    """Where a learned W starts: at W."""
+    if tables is None or not config.projection.learned:
+        return None
+    return jnp.log(tables.projection.matrix_UV.data)
 
 
 def _make_step(
     config: ExperimentConfig,
     student_graph: nnx.GraphDef,
     teacher: Decoder | None,
-    projection: Projection | None,
+    tables: Tables | None,
     state: TrainState,
     mesh: Mesh,
     tokenizers: setup.Tokenizers,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The jitted step with all that stays the same bound to it, from host batches."""
-    teacher_graph = teacher_params = tables = None
-    student = nnx.merge(student_graph, state.params)
-    if teacher is not None and projection is not None:
+    teacher_graph = teacher_params = None
+    if teacher is not None:
         teacher_graph, teacher_params = nnx.split(teacher)
-        tables = setup.device_tables(
-            config,
-            projection,
-            tokenizers,
-            student_vocab_size=student.unembedding_VD.shape[0],
-            teacher_vocab_size=teacher.unembedding_VD.shape[0],
-        )
     update = make_step(
         student_graph,
         teacher_graph,
-        make_optimiser(config.optim),
+        make_optimiser(config.optim, config.projection),
         config.loss,
         num_tokens=tokenizers.student.num_tokens,
         shardings=jax.tree.map(lambda x: x.sharding, state),

@@ -24,7 +24,19 @@ from xtoken_jax.losses import (
 )
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.sharding import state_shardings
-from xtoken_jax.ops import Spans
+from xtoken_jax.ops import Spans, row_softmax, with_weights
+
+
+class Trained(NamedTuple):
+    """What the optimiser changes.
+
+    Attributes:
+        student: The student's parameters, float32.
+        entry_logits_N: Of a learned W, one logit for each of its entries; else None.
+    """
+
+    student: nnx.State
+    entry_logits_N: Float[Array, " N"] | None
 
 
 @jax.tree_util.register_dataclass
@@ -33,13 +45,13 @@ class TrainState:
     """All that a step changes.
 
     Attributes:
-        params: The student's parameters, float32.
+        params: What is trained.
         optimiser: The optimiser's state, sharded like the parameters.
         step: Updates made so far.
         healthy: False once a loss or gradient was not finite; from then on nothing changes.
     """
 
-    params: nnx.State
+    params: Trained
     optimiser: Any
     step: Int[Array, ""]
     healthy: Bool[Array, ""]
@@ -62,9 +74,7 @@ def put_batch(batch: Batch, sharding: jax.sharding.Sharding) -> DeviceBatch:
     return DeviceBatch(student, teacher, Spans(**spans), target_mask_BS)
 
 
-def init_state(
-    params: nnx.State, optimiser: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
+def init_state(params: Trained, optimiser: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """The state before the first step, the optimiser's born sharded like the parameters."""
 
     def init(params):
@@ -103,10 +113,13 @@ def make_step(
     """
 
     def loss_and_metrics(params, teacher_output, tables, batch):
-        model = nnx.merge(student, params)
+        model = nnx.merge(student, params.student)
         output = _run(model, batch.student)
         if teacher_output is None:
             return _cross_entropy_only(output, batch, loss, num_tokens)
+        if params.entry_logits_N is not None:
+            weights_N = row_softmax(params.entry_logits_N, tables.projection)
+            tables = tables._replace(projection=with_weights(tables.projection, weights_N))
         return _distillation(output, teacher_output, tables, batch, loss)
 
     def step(state, teacher_params, tables, batch):
@@ -115,8 +128,9 @@ def make_step(
             output = _run(nnx.merge(teacher, teacher_params), batch.teacher)
         gradient_of = jax.value_and_grad(loss_and_metrics, has_aux=True)
         (total, metrics), gradient = gradient_of(state.params, output, tables, batch)
-        norm = optax.tree.norm(gradient)
-        healthy = state.healthy & jnp.isfinite(total) & jnp.isfinite(norm)
+        norm = optax.tree.norm(gradient.student)
+        is_finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
+        healthy = state.healthy & is_finite
         updates, new_optimiser = optimiser.update(gradient, state.optimiser, state.params)
         new = (optax.apply_updates(state.params, updates), new_optimiser, state.step + 1)
         old = (state.params, state.optimiser, state.step)

@@ -171,8 +171,8 @@ def test_equals_the_float64_reference(objective):
     assert result.num_chunks == count > 2
 
 
+# The default one is held to all this in test_distill.py.
 SOME = [
-    Objective(),
     Objective(chunk_merge="mean"),
     Objective(loss="h_kl"),
     Objective(loss="uld", chunk_merge="mean"),
@@ -259,7 +259,7 @@ def on_one_device():
 
 
 @pytest.mark.parametrize("objective", SOME, ids=name_of)
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 2, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 2, 4)], ids=str)
 def test_every_mesh_equals_one_device(shape, objective, on_one_device):
     case, results = on_one_device
     mesh = make_mesh(data=shape[0], fsdp=shape[1], tensor=shape[2])

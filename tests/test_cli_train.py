@@ -104,7 +104,8 @@ class TestBadConfig:
         path.write_text(path.read_text().replace("p_kl", "kl"))
         code, message = complaint("train", path)
         assert code == 2
-        assert message.endswith("`loss.distillation`: input should be 'p_kl' or 'none', got 'kl'")
+        allowed = "'p_kl', 'h_kl', 'gold', 'uld' or 'none'"
+        assert message.endswith(f"`loss.distillation`: input should be {allowed}, got 'kl'")
 
     @pytest.mark.parametrize(
         ("option", "value", "told"),

@@ -47,6 +47,7 @@ class Contestant:
                 stderr=errors,
                 text=True,
             )
+        self.slow_seconds = case["slow_seconds"]
         self.seconds: list[float] = []
         self.facts = self._answer()
 
@@ -58,7 +59,12 @@ class Contestant:
         return {"error": f"ended with {self.process.wait()}: {last[:200]}"}
 
     def repeat(self) -> None:
-        """Run once more."""
+        """Run once more, unless it failed or is slow: then its first run counts."""
+        if "error" in self.facts:
+            return
+        if self.facts["first_seconds"] > self.slow_seconds:
+            self.seconds = [self.facts["first_seconds"]]
+            return
         self.process.stdin.write("run\n")
         self.process.stdin.flush()
         self.seconds.append(self._answer()["seconds"])
@@ -72,7 +78,20 @@ class Contestant:
         return self.facts
 
 
-def bench_row(case: dict[str, Any], pythons: dict[str, str], repeats: int) -> dict[str, Any]:
+def _without_slow(pythons, rows, case, loss):
+    """The contestants but those that took too long over the same loss at a smaller size."""
+    slow = {
+        form
+        for row in rows
+        for form in _FORMS
+        if row["loss"] == loss and row.get(form, {}).get("seconds", 0) > case["slow_seconds"]
+    }
+    return {form: python for form, python in pythons.items() if form not in slow}
+
+
+def bench_row(
+    case: dict[str, Any], pythons: dict[str, str], options: argparse.Namespace
+) -> dict[str, Any]:
     """One loss at one size: every form of it, by turns."""
     contestants = {
         form: Contestant(
@@ -80,10 +99,9 @@ def bench_row(case: dict[str, Any], pythons: dict[str, str], repeats: int) -> di
         )
         for form, python in pythons.items()
     }
-    for _ in range(repeats):
+    for _ in range(options.repeats):
         for contestant in contestants.values():
-            if "error" not in contestant.facts:
-                contestant.repeat()
+            contestant.repeat()
     forms = {form: contestant.close() for form, contestant in contestants.items()}
     return {
         "loss": case["loss"],
@@ -122,13 +140,14 @@ def bench_pair(pair: str, options: argparse.Namespace, pythons: dict[str, str]) 
             "width": options.width,
             "block_tokens": options.block_tokens,
             "threads": _THREADS,
+            "slow_seconds": options.slow_seconds,
             "limit_bytes": int(options.memory_gb * 1e9),
         }
         rows = []
         for tokens in options.tokens:
             for loss in options.losses:
                 sized = {**case, "tokens": tokens, "loss": loss}
-                rows.append(bench_row(sized, pythons, options.repeats))
+                rows.append(bench_row(sized, _without_slow(pythons, rows, case, loss), options))
                 if not options.json:
                     print(_line(rows[-1]), flush=True)
     return {"pair": pair, "case": case, "rows": rows}
@@ -137,7 +156,7 @@ def bench_pair(pair: str, options: argparse.Namespace, pythons: dict[str, str]) 
 def _line(row: dict[str, Any]) -> str:
     cells = [f"{row['loss']:15s} {row['tokens']:5d}"]
     for form in _FORMS:
-        facts = row.get(form, {"error": "not asked"})
+        facts = row.get(form, {"error": "not run"})
         if "error" in facts:
             cells.append(f"{form}: {facts['error'][:40]:40s}")
             continue
@@ -175,6 +194,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64, help="of the hidden states")
     parser.add_argument("--block-tokens", type=int, default=32, help="of the fused losses")
     parser.add_argument("--memory-gb", type=float, default=12, help="most that a process may use")
+    parser.add_argument(
+        "--slow-seconds", type=float, default=20, help="run once and at no larger size above it"
+    )
     parser.add_argument("--peer-python", help="an interpreter that has torch and trl")
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:_THREADS])

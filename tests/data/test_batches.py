@@ -12,12 +12,14 @@ from tests.tiny import sentences
 from xtoken_jax.data import Document, batch_dataset, make_examples, padded_rows
 from xtoken_jax.ops import Spans
 
-LENGTHS = {"student_length": 64, "teacher_length": 96}
+NAME = "one"
+LENGTHS = {"student_length": 64, "teacher_lengths": {NAME: 96}}
 
 
 def examples_of(texts, tokenizers):
     documents = [Document(text, str(i)) for i, text in enumerate(texts)]
-    return make_examples(documents, *tokenizers, **LENGTHS)
+    student, teacher = tokenizers
+    return make_examples(documents, student, {NAME: teacher}, **LENGTHS)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def slow_chunks(student_bytes, teacher_bytes):
 def slow_row(texts, tokenizers):
     """What a row that holds these texts must be, written token by token."""
     student, teacher = tokenizers
-    S, T = LENGTHS["student_length"], LENGTHS["teacher_length"]
+    S, T = LENGTHS["student_length"], LENGTHS["teacher_lengths"][NAME]
     row = {name: np.zeros(S, int) for name in ("ids_BS", "positions_BS", "segment_ids_BS")}
     other = {name: np.zeros(T, int) for name in row}
     spans = {
@@ -99,13 +101,15 @@ def assert_batch_is(batch, texts, tokenizers):
     assert sum(map(len, rows)) == len(batch.records)
     for index, row in enumerate(rows):
         student, teacher, spans, target_mask = slow_row(row, tokenizers)
-        for side, expected in ((batch.student, student), (batch.teacher, teacher)):
+        for side, expected in ((batch.student, student), (batch.teachers[NAME].tokens, teacher)):
             for name, values in expected.items():
                 used = expected["segment_ids_BS"] > 0  # positions of padding mean nothing
                 np.testing.assert_array_equal(side[name][index][used], values[used], name)
             np.testing.assert_array_equal(side["segment_ids_BS"][index] > 0, used)
         for name, values in spans.items():
-            np.testing.assert_array_equal(batch.spans[name][index], values, f"{name} of {row}")
+            np.testing.assert_array_equal(
+                batch.teachers[NAME].spans[name][index], values, f"{name} of {row}"
+            )
         np.testing.assert_array_equal(batch.target_mask_BS[index], target_mask)
 
 
@@ -134,7 +138,7 @@ class TestPacking:
         texts = sentences(60)
         for batch in islice(batches_of(examples), 4):
             rows = documents_of_rows(batch, texts)
-            sides = (batch.student, tokenizers[0]), (batch.teacher, tokenizers[1])
+            sides = (batch.student, tokenizers[0]), (batch.teachers[NAME].tokens, tokenizers[1])
             for side, tokenizer in sides:
                 for index, row in enumerate(rows):
                     segments = side["segment_ids_BS"][index]
@@ -146,10 +150,11 @@ class TestPacking:
 
     def test_no_first_token_and_no_padding_is_scored(self, examples):
         for batch in islice(batches_of(examples), 8):
-            mask_BN = batch.spans["mask_BN"]
-            sides = (batch.student, "student_start_BN"), (batch.teacher, "teacher_start_BN")
+            teacher_side = batch.teachers[NAME]
+            mask_BN = teacher_side.spans["mask_BN"]
+            sides = (batch.student, "student_start_BN"), (teacher_side.tokens, "teacher_start_BN")
             for side, starts in sides:
-                start_BN = batch.spans[starts]
+                start_BN = teacher_side.spans[starts]
                 position_BN = np.take_along_axis(side["positions_BS"], start_BN, axis=1)
                 segment_BN = np.take_along_axis(side["segment_ids_BS"], start_BN, axis=1)
                 assert (position_BN[mask_BN] >= 1).all()
@@ -157,18 +162,47 @@ class TestPacking:
             assert mask_BN.sum() > 50
             for chunk, side in (
                 ("student_chunk_BS", batch.student),
-                ("teacher_chunk_BT", batch.teacher),
+                ("teacher_chunk_BT", teacher_side.tokens),
             ):
-                assert (batch.spans[chunk][side["segment_ids_BS"] == 0] == -1).all()
+                assert (teacher_side.spans[chunk][side["segment_ids_BS"] == 0] == -1).all()
 
     def test_arrays_have_the_shapes_and_types_that_the_device_takes(self, examples):
         batch = next(batches_of(examples))
-        Spans(**{name: jnp.asarray(array) for name, array in batch.spans.items()})
-        assert batch.spans["mask_BN"].shape == batch.student["ids_BS"].shape == (4, 64)
-        assert batch.teacher["ids_BS"].shape == (4, 96)
-        arrays = [*batch.student.values(), *batch.teacher.values(), *batch.spans.values()]
+        teacher = batch.teachers[NAME]
+        Spans(**{name: jnp.asarray(array) for name, array in teacher.spans.items()})
+        assert teacher.spans["mask_BN"].shape == batch.student["ids_BS"].shape == (4, 64)
+        assert teacher.tokens["ids_BS"].shape == (4, 96)
+        arrays = [*batch.student.values(), *teacher.tokens.values(), *teacher.spans.values()]
         assert {array.dtype.name for array in arrays} == {"int32", "bool"}
         assert batch.num_tokens == (batch.student["segment_ids_BS"] > 0).sum() > 4 * 32
+
+
+class TestSeveralTeachers:
+    def test_each_is_as_if_it_were_alone(self, tokenizers):
+        """With the student's rows as long as needed, so that the other side never decides."""
+        student, teacher = tokenizers
+        documents = [Document(text, str(i)) for i, text in enumerate(sentences(20))]
+
+        def batches(teachers):
+            lengths = {"student_length": 64, "teacher_lengths": dict.fromkeys(teachers, 200)}
+            examples = make_examples(documents, student, teachers, **lengths)
+            return islice(batch_dataset(examples, batch_size=2, seed=0, **lengths), 3)
+
+        both = {"digits": teacher, "self": student}
+        for names in (["digits"], ["self"], []):
+            alone = batches({name: both[name] for name in names})
+            for one, other in zip(batches(both), alone, strict=True):
+                assert one.records == other.records
+                np.testing.assert_array_equal(one.target_mask_BS, other.target_mask_BS)
+                for name, values in one.student.items():
+                    np.testing.assert_array_equal(values, other.student[name])
+                assert list(other.teachers) == names
+                for name in names:
+                    sides = one.teachers[name], other.teachers[name]
+                    for field, values in sides[0].tokens.items():
+                        np.testing.assert_array_equal(values, sides[1].tokens[field])
+                    for field, values in sides[0].spans.items():
+                        np.testing.assert_array_equal(values, sides[1].spans[field])
 
 
 def orders(examples, count, **options):
@@ -203,9 +237,10 @@ class TestOrder:
         for one, other in zip(expected, islice(resumed, 20), strict=True):
             assert one.records == other.records
             np.testing.assert_array_equal(one.student["ids_BS"], other.student["ids_BS"])
-            np.testing.assert_array_equal(one.teacher["ids_BS"], other.teacher["ids_BS"])
-            for name, values in one.spans.items():
-                np.testing.assert_array_equal(values, other.spans[name])
+            sides = one.teachers[NAME], other.teachers[NAME]
+            np.testing.assert_array_equal(*(side.tokens["ids_BS"] for side in sides))
+            for name, values in sides[0].spans.items():
+                np.testing.assert_array_equal(values, sides[1].spans[name])
 
 
 class TestPaddedRows:

@@ -10,6 +10,17 @@ def documents(*texts):
     return [Document(text, f"record {i}") for i, text in enumerate(texts)]
 
 
+def make(texts, tokenizers, student_length=64, teacher_length=64):
+    student, teacher = tokenizers
+    return make_examples(
+        texts,
+        student,
+        {"one": teacher},
+        student_length=student_length,
+        teacher_lengths={"one": teacher_length},
+    )
+
+
 def spelled(tokenizer, ids):
     return b"".join(tokenizer.token_bytes[id] for id in ids)
 
@@ -17,23 +28,24 @@ def spelled(tokenizer, ids):
 class TestWholeDocuments:
     def test_ids_are_each_tokenizers_own(self, tokenizers):
         student, teacher = tokenizers
-        (example,) = make_examples(
-            documents("201 apples"), student, teacher, student_length=64, teacher_length=64
-        )
+        (example,) = make(documents("201 apples"), tokenizers)
         student_bytes = [student.token_bytes[id] for id in example.student_ids]
-        teacher_bytes = [teacher.token_bytes[id] for id in example.teacher_ids]
+        teacher_bytes = [teacher.token_bytes[id] for id in example.teachers["one"].ids]
         assert student_bytes == [b"", b"201", b" apples", b""]
         assert teacher_bytes == [b"2", b"0", b"1", b" apples", b""]
         assert example.student_ids[[0, -1]].tolist() == [student.bos_id, student.eos_id]
-        assert example.teacher_ids[-1] == teacher.eos_id
+        assert example.teachers["one"].ids[-1] == teacher.eos_id
         assert example.record == "record 0"
 
     def test_chunks_pair_the_number_with_its_digits_and_eos_with_eos(self, tokenizers):
-        (example,) = make_examples(
-            documents("201 apples"), *tokenizers, student_length=64, teacher_length=64
-        )
-        assert example.student_chunk.tolist() == [-1, 0, 1, 2]  # bos has no counterpart
-        assert example.teacher_chunk.tolist() == [0, 0, 0, 1, 2]
+        (example,) = make(documents("201 apples"), tokenizers)
+        assert example.teachers["one"].student_chunk.tolist() == [
+            -1,
+            0,
+            1,
+            2,
+        ]  # bos has no counterpart
+        assert example.teachers["one"].teacher_chunk.tolist() == [0, 0, 0, 1, 2]
 
 
 class TestTruncation:
@@ -43,53 +55,106 @@ class TestTruncation:
     def test_both_sides_keep_the_same_text(self, tokenizers, student_length, teacher_length):
         student, teacher = tokenizers
         texts = [*sentences(20), "201201 and more"]
-        examples = make_examples(
-            documents(*texts),
-            student,
-            teacher,
-            student_length=student_length,
-            teacher_length=teacher_length,
-        )
+        examples = make(documents(*texts), tokenizers, student_length, teacher_length)
         for example in examples:
             text = texts[int(example.record.split()[1])].encode()
             kept = spelled(student, example.student_ids)
-            assert kept == spelled(teacher, example.teacher_ids)
+            assert kept == spelled(teacher, example.teachers["one"].ids)
             assert text.startswith(kept)
             assert kept
             assert len(example.student_ids) <= student_length
-            assert len(example.teacher_ids) <= teacher_length
+            assert len(example.teachers["one"].ids) <= teacher_length
             # Both end at the end of one chunk, and the next chunk would not have fitted.
-            assert example.student_chunk[-1] == example.teacher_chunk[-1] >= 0
+            assert (
+                example.teachers["one"].student_chunk[-1]
+                == example.teachers["one"].teacher_chunk[-1]
+                >= 0
+            )
 
     def test_no_more_is_cut_than_must_be(self, tokenizers):
-        student, teacher = tokenizers
         text = "201 apples and 201 apples"
-        whole = make_examples(
-            documents(text), student, teacher, student_length=64, teacher_length=64
-        )[0]
-        for length in range(3, len(whole.teacher_ids)):
-            (cut,) = make_examples(
-                documents(text), student, teacher, student_length=64, teacher_length=length
-            )
-            last = whole.teacher_chunk[: length + 1][-1]  # the chunk that holds the next token
-            fits = np.flatnonzero(whole.teacher_chunk < last)
-            if whole.teacher_chunk[length] != whole.teacher_chunk[length - 1]:
-                assert len(cut.teacher_ids) == length
+        whole = make(documents(text), tokenizers)[0]
+        for length in range(3, len(whole.teachers["one"].ids)):
+            (cut,) = make(documents(text), tokenizers, 64, length)
+            last = whole.teachers["one"].teacher_chunk[: length + 1][
+                -1
+            ]  # the chunk that holds the next token
+            fits = np.flatnonzero(whole.teachers["one"].teacher_chunk < last)
+            if (
+                whole.teachers["one"].teacher_chunk[length]
+                != whole.teachers["one"].teacher_chunk[length - 1]
+            ):
+                assert len(cut.teachers["one"].ids) == length
             else:
-                assert len(cut.teacher_ids) == len(fits)
+                assert len(cut.teachers["one"].ids) == len(fits)
 
     def test_a_document_in_which_nothing_fits_is_left_out(self, tokenizers):
-        examples = make_examples(
-            documents("201", "a 201"), *tokenizers, student_length=64, teacher_length=2
-        )
+        examples = make(documents("201", "a 201"), tokenizers, 64, 2)
         assert [example.record for example in examples] == ["record 1"]
+
+
+class TestSeveralTeachers:
+    @pytest.mark.parametrize("lengths", [(64, 64, 64), (12, 64, 64), (64, 11, 64), (64, 64, 7)])
+    def test_all_sides_keep_the_same_text(self, tokenizers, lengths):
+        student, teacher = tokenizers
+        student_length, *teacher_lengths = lengths
+        texts = sentences(20)
+        examples = make_examples(
+            documents(*texts),
+            student,
+            {"digits": teacher, "self": student},
+            student_length=student_length,
+            teacher_lengths=dict(zip(("digits", "self"), teacher_lengths, strict=True)),
+        )
+        assert len(examples) == len(texts)
+        for example in examples:
+            sizes = [len(example.student_ids)]
+            sizes += [len(example.teachers[name].ids) for name in ("digits", "self")]
+            assert all(size <= length for size, length in zip(sizes, lengths, strict=True))
+            kept = spelled(student, example.student_ids)
+            assert kept == spelled(teacher, example.teachers["digits"].ids)
+            assert kept == spelled(student, example.teachers["self"].ids)
+
+    def test_each_has_its_own_chunks(self, tokenizers):
+        student, teacher = tokenizers
+        (example,) = make_examples(
+            documents("201 apples"),
+            student,
+            {"digits": teacher, "self": student},
+            student_length=64,
+            teacher_lengths={"digits": 64, "self": 64},
+        )
+        assert example.teachers["digits"].student_chunk.tolist() == [-1, 0, 1, 2]
+        assert example.teachers["self"].student_chunk.tolist() == [0, 1, 2, 3]
+        assert example.teachers["self"].teacher_chunk.tolist() == [0, 1, 2, 3]
+
+    def test_without_teachers_a_document_is_cut_at_the_length(self, tokenizers):
+        text = documents("201 apples and 201 apples")
+        options = {"teachers": {}, "teacher_lengths": {}}
+        (example,) = make_examples(text, tokenizers[0], student_length=3, **options)
+        assert [tokenizers[0].token_bytes[id] for id in example.student_ids[1:]] == [
+            b"201",
+            b" apples",
+        ]
+        assert example.teachers == {}
+
+    def test_lengths_must_be_of_the_teachers(self, tokenizers):
+        student, teacher = tokenizers
+        with pytest.raises(ValueError, match=r"must be of \['one'\], got \['other'\]"):
+            make_examples(
+                documents("201"),
+                student,
+                {"one": teacher},
+                student_length=8,
+                teacher_lengths={"other": 8},
+            )
 
 
 class TestErrors:
     def test_no_documents(self, tokenizers):
         with pytest.raises(XTokenError, match="at least one document"):
-            make_examples([], *tokenizers, student_length=8, teacher_length=8)
+            make([], tokenizers)
 
     def test_nothing_fits_anywhere(self, tokenizers):
-        with pytest.raises(XTokenError, match="fits in 64 student tokens and 2 teacher tokens"):
-            make_examples(documents("201"), *tokenizers, student_length=64, teacher_length=2)
+        with pytest.raises(XTokenError, match="fits in 64 student tokens and 2 tokens of one"):
+            make(documents("201"), tokenizers, 64, 2)

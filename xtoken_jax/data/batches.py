@@ -1,17 +1,28 @@
-"""Packed batches in an order that the seed alone decides, and whose place can be saved."""
+"""Batches in an order that the seed alone decides, and whose place can be saved."""
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import grain
 import numpy as np
-from grain.experimental import FirstFitPackIterDataset
 
-from xtoken_jax.data.examples import Example
+from xtoken_jax.data.examples import Example, Lengths
+from xtoken_jax.data.rows import Rows, pack
 
-# First-fit looks for room among this many rows at a time: more waste fewer positions.
-_ROWS_OPEN = 4
+
+@dataclass(frozen=True)
+class TeacherBatch:
+    """One teacher's side of a batch.
+
+    Attributes:
+        tokens: `ids_BS`, `positions_BS`, `segment_ids_BS`, int32, as a `Decoder` takes them; as
+            long as this teacher's rows.
+        spans: The fields of `ops.Spans`, with as many chunk places as student positions.
+    """
+
+    tokens: dict[str, np.ndarray]
+    spans: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -20,15 +31,13 @@ class Batch:
 
     Attributes:
         student: `ids_BS`, `positions_BS`, `segment_ids_BS`, int32, as a `Decoder` takes them.
-        teacher: The same for the teacher, whose rows have another length.
-        spans: The fields of `ops.Spans`, with as many chunk places as student positions.
+        teachers: By name, in the order in which they were given.
         target_mask_BS: True where a student position has a next token of its own document.
         records: Where the documents in it came from.
     """
 
     student: dict[str, np.ndarray]
-    teacher: dict[str, np.ndarray]
-    spans: dict[str, np.ndarray]
+    teachers: dict[str, TeacherBatch]
     target_mask_BS: np.ndarray
     records: list[str]
 
@@ -43,118 +52,116 @@ def batch_dataset(
     *,
     batch_size: int,
     student_length: int,
-    teacher_length: int,
+    teacher_lengths: Mapping[str, int],
     seed: int,
 ) -> grain.IterDataset:
-    """An endless data set of `Batch`es: shuffled anew each epoch, packed first-fit.
+    """An endless data set of `Batch`es: rows are packed first-fit, and drawn anew each epoch.
 
-    Whole documents are packed into rows, the student's and the teacher's tokens of a document
-    into the same row. Iterators have `get_state` and `set_state`.
+    Whole documents are packed into rows, the tokens of all sides of a document into the same row.
+    Iterators have `get_state` and `set_state`.
     """
-    source = [
-        {
-            "student_ids": example.student_ids,
-            "student_chunk": example.student_chunk,
-            "teacher_ids": example.teacher_ids,
-            "teacher_chunk": example.teacher_chunk,
-            "record": example.record,
-        }
-        for example in examples
-    ]
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().to_iter_dataset()
-    lengths = {
-        "student_ids": student_length,
-        "student_chunk": student_length,
-        "teacher_ids": teacher_length,
-        "teacher_chunk": teacher_length,
-    }
-    dataset = FirstFitPackIterDataset(
-        dataset,
-        length_struct=lengths,
-        num_packing_bins=_ROWS_OPEN * batch_size,
-        shuffle_bins=False,
-        meta_features=("student_chunk", "teacher_chunk", "record"),
-        padding_struct={name: -1 if "chunk" in name else 0 for name in lengths},
-    )
-    return dataset.batch(batch_size, drop_remainder=True, batch_fn=collate)
+    draw = np.random.default_rng(seed)
+    shuffled = [examples[index] for index in draw.permutation(len(examples))]
+    rows = pack(shuffled, Lengths(student_length, dict(teacher_lengths)))
+    return row_batches(rows, batch_size=batch_size, seed=seed)
 
 
-def collate(rows: Sequence[dict[str, Any]]) -> Batch:
-    """Stack packed rows and number the chunks of each row through."""
-    stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0] if name != "record"}
-    student = _side(stacked, "student")
-    teacher = _side(stacked, "teacher")
-    student_chunk_BS, teacher_chunk_BT = _number_through(
-        stacked["student_chunk"],
-        student["segment_ids_BS"],
-        stacked["teacher_chunk"],
-        teacher["segment_ids_BS"],
-    )
-    num_places = student_chunk_BS.shape[1]
-    student_start_BN, is_chunk_BN = _starts(student_chunk_BS, num_places)
-    teacher_start_BN, _ = _starts(teacher_chunk_BT, num_places)
-    mask_BN = is_chunk_BN & (
-        np.take_along_axis(student["positions_BS"], student_start_BN, axis=1) >= 1
-    )
-    mask_BN &= np.take_along_axis(teacher["positions_BS"], teacher_start_BN, axis=1) >= 1
+def row_batches(rows: Rows, *, batch_size: int, seed: int) -> grain.IterDataset:
+    """An endless data set of `Batch`es of rows: which rows is decided by the seed and the place."""
+    order = RowOrder(len(rows), seed)
+
+    def batch(number: int) -> Batch:
+        arrays, records = rows.read(order.rows(number * batch_size, batch_size))
+        return collate(arrays, records, rows.lengths)
+
+    # One thread that is a few batches ahead: a batch is made in less time than any step takes.
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    return grain.MapDataset.range(_ENDLESS).map(batch).to_iter_dataset(ahead)
+
+
+# Batches that a data set says it has: years of any training.
+_ENDLESS = 1 << 40
+
+
+class RowOrder:
+    """Every row once an epoch, in an order drawn anew for each epoch."""
+
+    def __init__(self, num_rows: int, seed: int) -> None:
+        self._num_rows = num_rows
+        self._seed = seed
+        self._epoch = functools.lru_cache(maxsize=2)(self._draw)
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self._seed, epoch)).permutation(self._num_rows)
+
+    def rows(self, first: int, count: int) -> list[int]:
+        """The rows at `count` places from the `first`, counted through all epochs."""
+        places = (divmod(place, self._num_rows) for place in range(first, first + count))
+        return [int(self._epoch(epoch)[at]) for epoch, at in places]
+
+
+def collate(arrays: np.ndarray, records: list[str], lengths: Lengths) -> Batch:
+    """A batch of rows: positions, chunk starts and masks from what the rows hold."""
+    student = _tokens(arrays, "student")
+    teachers = {}
+    for name in lengths.teachers:
+        tokens = _tokens(arrays, f"teacher:{name}")
+        teachers[name] = TeacherBatch(tokens, _spans(arrays, f"teacher:{name}", student, tokens))
     segments_BS = student["segment_ids_BS"]
     target_mask_BS = np.zeros(segments_BS.shape, bool)
     target_mask_BS[:, :-1] = (segments_BS[:, 1:] == segments_BS[:, :-1]) & (segments_BS[:, 1:] > 0)
-    return Batch(
-        student,
-        teacher,
-        {
-            "student_chunk_BS": student_chunk_BS,
-            "teacher_chunk_BT": teacher_chunk_BT,
-            "student_start_BN": student_start_BN,
-            "teacher_start_BN": teacher_start_BN,
-            "mask_BN": mask_BN,
-        },
-        target_mask_BS,
-        [record for row in rows for record in row["record"]],
-    )
+    return Batch(student, teachers, target_mask_BS, records)
 
 
-def _side(stacked: dict[str, np.ndarray], side: str) -> dict[str, np.ndarray]:
+def _tokens(arrays: np.ndarray, prefix: str) -> dict[str, np.ndarray]:
+    segments_BS = arrays[f"{prefix}:segments"].astype(np.int32)
+    place_S = np.arange(segments_BS.shape[1], dtype=np.int32)
+    begins_BS = np.diff(segments_BS, axis=1, prepend=-1) != 0
+    start_BS = np.maximum.accumulate(np.where(begins_BS, place_S, 0), axis=1)
     return {
-        "ids_BS": stacked[f"{side}_ids"],
-        "positions_BS": stacked[f"{side}_ids_positions"],
-        "segment_ids_BS": stacked[f"{side}_ids_segment_ids"],
+        "ids_BS": np.ascontiguousarray(arrays[f"{prefix}:ids"]),
+        "positions_BS": place_S - start_BS,
+        "segment_ids_BS": segments_BS,
     }
 
 
-def _number_through(
-    student_chunk_BS: np.ndarray,
-    student_segments_BS: np.ndarray,
-    teacher_chunk_BT: np.ndarray,
-    teacher_segments_BT: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Chunk numbers count within a document; make them count within a row, on both sides."""
-    num_segments = max(student_segments_BS.max(), teacher_segments_BT.max()) + 1
-    counts = np.zeros((len(student_chunk_BS), num_segments), np.int32)
-    row_BS = np.broadcast_to(np.arange(len(counts))[:, None], student_chunk_BS.shape)
-    np.maximum.at(counts, (row_BS, student_segments_BS), student_chunk_BS + 1)
-    before = np.cumsum(counts, axis=1) - counts
-    return (
-        _shifted(student_chunk_BS, student_segments_BS, before),
-        _shifted(teacher_chunk_BT, teacher_segments_BT, before),
+def _spans(
+    arrays: np.ndarray,
+    prefix: str,
+    student: dict[str, np.ndarray],
+    teacher: dict[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    student_chunk_BS = arrays[f"{prefix}:student_chunk"].astype(np.int32)
+    teacher_chunk_BT = arrays[f"{prefix}:teacher_chunk"].astype(np.int32)
+    num_places = student_chunk_BS.shape[1]
+    student_start_BN, mask_BN = _starts(student_chunk_BS, student["positions_BS"], num_places)
+    teacher_start_BN, teacher_mask_BN = _starts(
+        teacher_chunk_BT, teacher["positions_BS"], num_places
     )
+    return {
+        "student_chunk_BS": student_chunk_BS,
+        "teacher_chunk_BT": teacher_chunk_BT,
+        "student_start_BN": student_start_BN,
+        "teacher_start_BN": teacher_start_BN,
+        "mask_BN": mask_BN & teacher_mask_BN,
+    }
 
 
-def _shifted(chunk: np.ndarray, segments: np.ndarray, before: np.ndarray) -> np.ndarray:
-    shift = np.take_along_axis(before, segments, axis=1)
-    return np.where(chunk >= 0, chunk + shift, -1).astype(np.int32)
+def _starts(
+    chunk_BS: np.ndarray, positions_BS: np.ndarray, num_places: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where each chunk of each row begins, and whether its document has a token before it.
 
-
-def _starts(chunk_BS: np.ndarray, num_places: int) -> tuple[np.ndarray, np.ndarray]:
-    """First position of each chunk of each row, 0 where there is no such chunk; and whether."""
+    0 and False where there is no such chunk.
+    """
     start_BN = np.zeros((len(chunk_BS), num_places), np.int32)
-    is_chunk_BN = np.zeros(start_BN.shape, bool)
-    # Written from the back, so that the first position of a chunk is what stays.
-    row_N, position_N = (index[::-1] for index in np.nonzero(chunk_BS >= 0))
-    start_BN[row_N, chunk_BS[row_N, position_N]] = position_N
-    is_chunk_BN[row_N, chunk_BS[row_N, position_N]] = True
-    return start_BN, is_chunk_BN
+    has_before_BN = np.zeros(start_BN.shape, bool)
+    begins_BS = (np.diff(chunk_BS, axis=1, prepend=-1) != 0) & (chunk_BS >= 0)
+    row_N, place_N = np.nonzero(begins_BS)
+    chunk_N = chunk_BS[row_N, place_N]
+    start_BN[row_N, chunk_N] = place_N
+    has_before_BN[row_N, chunk_N] = positions_BS[row_N, place_N] >= 1
+    return start_BN, has_before_BN
 
 
 def padded_rows(

@@ -32,6 +32,7 @@ from xtoken_jax.train.mesh import make_mesh
 from xtoken_jax.train.metrics import write_text
 from xtoken_jax.train.optimiser import make_optimiser
 from xtoken_jax.train.step import (
+    TEACHER,
     Metrics,
     Trained,
     TrainState,
@@ -166,7 +167,7 @@ def _dataset(config: ExperimentConfig, examples: Sequence[Example]) -> grain.Ite
         examples,
         batch_size=config.data.batch_size,
         student_length=config.data.student_length,
-        teacher_length=config.data.teacher_length,
+        teacher_lengths={TEACHER: config.data.teacher_length},
         seed=config.seed,
     )
 

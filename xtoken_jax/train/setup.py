@@ -28,6 +28,7 @@ from xtoken_jax.projection import (
     retokenise,
 )
 from xtoken_jax.text import ByteTokenizer, resolve
+from xtoken_jax.train.step import TEACHER
 
 _HELDOUT_EVERY = 20
 
@@ -186,9 +187,9 @@ def load_examples(config: ExperimentConfig, tokenizers: Tokenizers) -> list[Exam
     return make_examples(
         documents,
         tokenizers.student,
-        tokenizers.teacher,
+        {TEACHER: tokenizers.teacher},
         student_length=config.data.student_length,
-        teacher_length=config.data.teacher_length,
+        teacher_lengths={TEACHER: config.data.teacher_length},
     )
 
 

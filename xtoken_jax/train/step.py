@@ -26,6 +26,9 @@ from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.sharding import state_shardings
 from xtoken_jax.ops import Spans, row_softmax, with_weights
 
+# The name of the one teacher in a batch.
+TEACHER = "teacher"
+
 
 class Trained(NamedTuple):
     """What the optimiser changes.
@@ -57,21 +60,34 @@ class TrainState:
     healthy: Bool[Array, ""]
 
 
+class DeviceTeacherBatch(NamedTuple):
+    """A `data.TeacherBatch` on the devices."""
+
+    tokens: dict[str, Int[Array, "B T"]]
+    spans: Spans
+
+
 class DeviceBatch(NamedTuple):
     """A `data.Batch` on the devices, rows over `data` and `fsdp`."""
 
     student: dict[str, Int[Array, "B S"]]
-    teacher: dict[str, Int[Array, "B T"]]
-    spans: Spans
+    teachers: dict[str, DeviceTeacherBatch]
     target_mask_BS: Bool[Array, "B S"]
 
 
 def put_batch(batch: Batch, sharding: jax.sharding.Sharding) -> DeviceBatch:
     """Put a batch on the devices."""
-    student, teacher, spans, target_mask_BS = jax.device_put(
-        (batch.student, batch.teacher, batch.spans, batch.target_mask_BS), sharding
+    arrays = (
+        batch.student,
+        {name: (side.tokens, side.spans) for name, side in batch.teachers.items()},
+        batch.target_mask_BS,
     )
-    return DeviceBatch(student, teacher, Spans(**spans), target_mask_BS)
+    student, teachers, target_mask_BS = jax.device_put(arrays, sharding)
+    sides = {
+        name: DeviceTeacherBatch(tokens, Spans(**spans))
+        for name, (tokens, spans) in teachers.items()
+    }
+    return DeviceBatch(student, sides, target_mask_BS)
 
 
 def init_state(params: Trained, optimiser: optax.GradientTransformation, mesh: Mesh) -> TrainState:
@@ -125,7 +141,7 @@ def make_step(
     def step(state, teacher_params, tables, batch):
         output = None
         if teacher is not None:
-            output = _run(nnx.merge(teacher, teacher_params), batch.teacher)
+            output = _run(nnx.merge(teacher, teacher_params), batch.teachers[TEACHER].tokens)
         gradient_of = jax.value_and_grad(loss_and_metrics, has_aux=True)
         (total, metrics), gradient = gradient_of(state.params, output, tables, batch)
         norm = optax.tree.norm(gradient.student)
@@ -166,7 +182,7 @@ def _distillation(
     sums = distillation_sums(
         output,
         teacher_output,
-        batch.spans,
+        batch.teachers[TEACHER].spans,
         tables,
         batch.target_mask_BS,
         loss.objective(),

@@ -112,13 +112,37 @@ def test_a_signal_saves_and_the_next_start_goes_on_bit_for_bit(
     assert weights == (run_dir / "student" / "model.safetensors").read_bytes()
 
 
-def test_metrics_past_the_checkpoint_are_not_kept_twice(finished, tmp_path):
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(finished, tmp_path, capfd):
     config, run_dir = finished
     config = in_new_directory(config, tmp_path)
     shutil.copytree(run_dir, config.run_dir)
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
-    resumed = train(config)
+    arrays = tmp_path / "run" / "checkpoints" / "6" / "state" / "_METADATA"
+    arrays.write_bytes(arrays.read_bytes()[:100])
+    resumed = train(config, resume=True)
+    said = capfd.readouterr().err
+    assert "checkpoints/6 is damaged (state/_METADATA must have" in said
+    assert "going on from step 3\n" in said
+    # Lines past the checkpoint are not kept twice.
     np.testing.assert_array_equal(losses(resumed.run_dir), losses(run_dir))
+
+
+def test_other_data_is_refused_by_the_name_of_its_file(finished):
+    config, run_dir = finished
+    path = run_dir.parent / "train.jsonl"
+    text = path.read_text(encoding="utf-8")
+    try:
+        path.write_text(text.replace("more", "less", 1), encoding="utf-8")
+        with pytest.raises(XTokenError, match=f"6 was trained on other data: {path} must be"):
+            train(config)
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def test_a_lack_of_device_memory_is_advice(finished, tmp_path, monkeypatch):
+    config = in_new_directory(finished[0], tmp_path)
+    monkeypatch.setattr(run, "run_steps", lambda *_, **__: jax.numpy.zeros(1 << 44))
+    with pytest.raises(XTokenError, match=r"out of device memory .* `data.batch_size` 4, .*remat"):
+        train(config)
 
 
 def test_resuming_on_another_mesh_agrees(finished, tmp_path):

@@ -27,7 +27,10 @@ from xtoken_jax.projection import save_projection
 from xtoken_jax.text import ByteTokenizer
 from xtoken_jax.train import setup
 from xtoken_jax.train.checkpoints import Checkpoints
+from xtoken_jax.train.fingerprints import fingerprints
+from xtoken_jax.train.lock import locked
 from xtoken_jax.train.loop import run_steps
+from xtoken_jax.train.memory import memory_advice
 from xtoken_jax.train.mesh import make_mesh
 from xtoken_jax.train.metrics import write_text
 from xtoken_jax.train.optimiser import make_optimiser
@@ -70,6 +73,11 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
         UsageError: the config asks for what is not there.
         XTokenError: the run cannot go on; what was saved stays.
     """
+    with locked(Path(config.run_dir)), memory_advice(config):
+        return _train(config, resume=resume)
+
+
+def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
     run_dir = Path(config.run_dir)
     checkpoints = Checkpoints(run_dir / "checkpoints", config)
     resuming = checkpoints.latest_step is not None
@@ -80,6 +88,7 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> RunResult:
         # What a user can get wrong comes first, what takes long comes last.
         tokenizers = setup.load_tokenizers(config)
         examples = setup.load_examples(config, tokenizers)
+        checkpoints.check_sources(fingerprints(examples))
         evaluation = _Evaluation(config, setup.heldout_texts(config, tokenizers))
         teacher, projection = setup.load_teaching(config, tokenizers, mesh)
         student = setup.load_student(config, run_dir, tokenizers.student, mesh, resuming=resuming)

@@ -34,10 +34,14 @@ def tiny_config():
 
 @pytest.fixture
 def tiny_decoder():
-    """A function from config changes and options to a Decoder; biases and norms are random too."""
+    """A function from config changes and options to a Decoder; biases and norms are random too.
+
+    A change to None leaves the field out.
+    """
 
     def make(*, options=None, **changes) -> Decoder:
-        architecture = Architecture.from_hf(TINY_CONFIG | changes)
+        config = {k: v for k, v in (TINY_CONFIG | changes).items() if v is not None}
+        architecture = Architecture.from_hf(config)
         options = options or {}
         model = nnx.eval_shape(lambda: Decoder(architecture, rngs=nnx.Rngs(0), **options))
         draw = np.random.default_rng(0)  # NumPy's, because JAX would compile for every shape
@@ -45,7 +49,7 @@ def tiny_decoder():
             if isinstance(parameter, nnx.Param):
                 abstract = parameter.get_value()
                 values = 0.2 * draw.normal(size=abstract.shape)
-                if "norm" in path[-1]:
+                if "norm" in path[-1] and not architecture.zero_centred_norm:
                     values += 1
                 if path[-1].endswith("_VD"):
                     values[architecture.vocab_size :] = 0
@@ -76,8 +80,7 @@ def logits_of():
 
     @nnx.jit
     def logits_BSV(model, ids_BS, positions_BS, segment_ids_BS):
-        hidden_BSD = model(ids_BS, positions_BS, segment_ids_BS)
-        return jnp.einsum("BSD,VD->BSV", hidden_BSD, model.unembedding_VD)
+        return model.logits(model(ids_BS, positions_BS, segment_ids_BS))
 
     def run(model, *arrays) -> np.ndarray:
         return np.asarray(logits_BSV(model, *arrays))[..., : model.vocab_size]
@@ -94,14 +97,16 @@ def torch():
 @pytest.fixture
 def saved_hf_model(torch, tmp_path):
     """A function from a config to transformers' random model and the directory it wrote."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
 
-    def make(config):
+    def make(config, **options):
         torch.manual_seed(0)
-        model = LlamaForCausalLM(LlamaConfig(**config))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), **options)
+        model.eval()
+        model.requires_grad_(False)
         for name, parameter in model.named_parameters():
             if "bias" in name or "norm" in name:
                 torch.nn.init.normal_(parameter, mean=1.0, std=0.2)

@@ -1,7 +1,8 @@
 import pytest
 
 from xtoken_jax.errors import XTokenError
-from xtoken_jax.models.architecture import Architecture, Llama3Rope
+from xtoken_jax.models.architecture import Architecture
+from xtoken_jax.models.rope_config import Llama3Rope, Rope
 
 LLAMA3 = {
     "factor": 8.0,
@@ -20,7 +21,7 @@ def test_defaults_of_missing_fields(tiny_config):
     assert architecture.head_dim == 8
     assert architecture.norm_eps == 1e-6
     assert not architecture.tied
-    assert architecture.rope_theta == 10_000.0
+    assert architecture.rope == Rope(10_000.0)
 
 
 @pytest.mark.parametrize(
@@ -34,8 +35,7 @@ def test_defaults_of_missing_fields(tiny_config):
 )
 def test_spellings_of_rope_are_one(tiny_config, rope):
     architecture = Architecture.from_hf(tiny_config(**rope))
-    assert architecture.rope_theta == 5e5
-    assert architecture.llama3_rope == Llama3Rope(8.0, 1.0, 4.0, 64)
+    assert architecture.rope == Rope(5e5, scaling=Llama3Rope(8.0, 1.0, 4.0, 64))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_to_hf_and_back(tiny_config, changes):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model_type": "gemma3"}, "gemma3"),
+        ({"model_type": "gemma2"}, "'gemma3_text', 'smollm3', got 'gemma2'"),
         ({"hidden_act": "gelu"}, "`hidden_act` must be 'silu', got 'gelu'"),
         ({"pretraining_tp": 2}, "`pretraining_tp` must be 1, got 2"),
         ({"attention_dropout": 0.1}, "`attention_dropout` must be 0.0, got 0.1"),

@@ -5,6 +5,9 @@ losses walk over blocks of tokens and never build the logits of a whole batch. T
 `Layer` whose parameters carry a leading axis L, and a scan runs over it, so that compile time does
 not grow with depth.
 
+Layers may differ in data (a sliding window or none, one of several rotary tables), never in
+program: what differs is scanned over like the parameters.
+
 Letters: B batch, S positions, V vocabulary rows, D width, H query heads, G key-value heads, R query
 heads per key-value head, E head dim, F feed-forward, L layers; T stands for key positions.
 """
@@ -16,11 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
+from xtoken_jax.errors import XTokenError
 from xtoken_jax.models.architecture import Architecture
+from xtoken_jax.models.attention import attention, attention_mask
+from xtoken_jax.models.rotary import layer_ropes, rotary_tables, rotate
 from xtoken_jax.models.sharding import HIDDEN_SPEC, LOOKUP_SPEC, constrain
 
+ACTIVATIONS = {"silu": jax.nn.silu, "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True)}
 REMAT_POLICIES = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -32,7 +39,7 @@ class Decoder(nnx.Module):
     """Token ids, positions and segment ids in; hidden states after the final norm out.
 
     Parameter names end in the letters of their shape; those under `layers` have L in front.
-    Source: transformers' `modeling_llama.py`; logits agree within 1e-4 in float32.
+    Source: transformers' modeling_*.py of each family; logits agree within 1e-4 in float32.
     """
 
     def __init__(
@@ -72,7 +79,7 @@ class Decoder(nnx.Module):
         vocab_shape = (num_rows, arch.hidden_size)
         self.embedding_VD = init(vocab_shape, rows=arch.vocab_size)
         self.layers = Layer(arch, init=init, dtype=dtype, param_dtype=param_dtype)
-        self.final_norm_D = nnx.Param(jnp.ones((arch.hidden_size,), param_dtype))
+        self.final_norm_D = _norm_scale(arch, (arch.hidden_size,), param_dtype)
         self.lm_head_VD = None if arch.tied else init(vocab_shape, rows=arch.vocab_size)
 
     @property
@@ -82,8 +89,29 @@ class Decoder(nnx.Module):
 
     @property
     def unembedding_VD(self) -> Float[Array, "V D"]:
-        """Rows whose product with a hidden state gives the logits; the embedding when tied."""
+        """Rows whose product with a hidden state gives the logits; the embedding when tied.
+
+        Raises:
+            XTokenError: the logits are soft-capped, so no rows give them: use `logits`.
+        """
+        if self.architecture.logit_softcap is not None:
+            raise XTokenError(
+                "config.json: `final_logit_softcapping` must be None where losses make the logits, "
+                f"got {self.architecture.logit_softcap}"
+            )
+        return self._unembedding_VD
+
+    @property
+    def _unembedding_VD(self):
         return self.embedding_VD[...] if self.lm_head_VD is None else self.lm_head_VD[...]
+
+    def logits(self, hidden_BSD: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
+        """Logits in float32, soft-capped where the model does that; padded rows are there too."""
+        logits_BSV = jnp.einsum(
+            "BSD,VD->BSV", hidden_BSD, self._unembedding_VD, preferred_element_type=jnp.float32
+        )
+        softcap = self.architecture.logit_softcap
+        return logits_BSV if softcap is None else softcap * jnp.tanh(logits_BSV / softcap)
 
     def __call__(
         self,
@@ -97,24 +125,35 @@ class Decoder(nnx.Module):
         what comes out there is finite and means nothing.
         """
         arch = self.architecture
-        mask_BST = attention_mask(segment_ids_BS)
-        rotary = rotary_tables(arch, positions_BS)
-        # Whole rows before the lookup: from rows cut over `fsdp`, as they are stored, the compiler
-        # reaches HIDDEN_SPEC only by replicating the batch.
-        embedding_VD = constrain(self.embedding_VD[...], LOOKUP_SPEC)
-        hidden_BSD = jnp.take(embedding_VD, ids_BS, axis=0).astype(self.dtype)
+        windows, window_kind_L = layer_windows(arch)
+        masks = jnp.stack([attention_mask(segment_ids_BS, window=window) for window in windows])
+        ropes, rope_kind_L = layer_ropes(arch)
+        rotary = rotary_tables(ropes, arch.head_dim, positions_BS, segment_ids_BS)
         graph, parameters_L = nnx.split(self.layers)
 
-        def run_layer(hidden_BSD, parameters):
+        def run_layer(hidden_BSD, of_layer):
+            parameters, window_kind, rope_kind = of_layer
             layer = nnx.merge(graph, parameters)
-            return constrain(layer(hidden_BSD, mask_BST, rotary), HIDDEN_SPEC), None
+            hidden_BSD = layer(hidden_BSD, choose(masks, window_kind), choose(rotary, rope_kind))
+            return constrain(hidden_BSD, HIDDEN_SPEC), None
 
         policy = REMAT_POLICIES[self.remat]
         if policy is not None:
             # Inside a scan the compiler cannot undo the recomputation, so no barrier is needed.
             run_layer = jax.checkpoint(run_layer, prevent_cse=False, policy=policy)
-        hidden_BSD, _ = jax.lax.scan(run_layer, constrain(hidden_BSD, HIDDEN_SPEC), parameters_L)
-        return rms_norm(hidden_BSD, self.final_norm_D[...], eps=arch.norm_eps)
+        of_layers = (parameters_L, window_kind_L, rope_kind_L)
+        hidden_BSD, _ = jax.lax.scan(run_layer, self._embed(ids_BS), of_layers)
+        return normalise(arch, hidden_BSD, self.final_norm_D)
+
+    def _embed(self, ids_BS):
+        # Whole rows before the lookup: from rows cut over `fsdp`, as they are stored, the compiler
+        # reaches HIDDEN_SPEC only by replicating the batch.
+        embedding_VD = constrain(self.embedding_VD[...], LOOKUP_SPEC)
+        hidden_BSD = jnp.take(embedding_VD, ids_BS, axis=0).astype(self.dtype)
+        if self.architecture.scaled_embedding:
+            # The root is rounded to `dtype` too, as it was when Gemma was trained.
+            hidden_BSD *= jnp.asarray(self.architecture.hidden_size**0.5, self.dtype)
+        return constrain(hidden_BSD, HIDDEN_SPEC)
 
 
 class Layer(nnx.Module):
@@ -130,131 +169,103 @@ class Layer(nnx.Module):
         def bias(present: bool, *shape: int):
             return nnx.Param(jnp.zeros((L, *shape), param_dtype)) if present else None
 
-        self.attention_norm_D = nnx.Param(jnp.ones((L, D), param_dtype))
+        def norm(size: int, *, present: bool = True):
+            return _norm_scale(arch, (L, size), param_dtype) if present else None
+
+        self.attention_norm_D = norm(D)
         self.query_DHE = init((L, D, H, E))
         self.key_DGE = init((L, D, G, E))
         self.value_DGE = init((L, D, G, E))
         self.output_HED = init((L, H, E, D))
-        self.query_bias_HE = bias(arch.attention_bias, H, E)
-        self.key_bias_GE = bias(arch.attention_bias, G, E)
-        self.value_bias_GE = bias(arch.attention_bias, G, E)
+        has_qkv_bias = arch.attention_bias or arch.qkv_bias
+        self.query_bias_HE = bias(has_qkv_bias, H, E)
+        self.key_bias_GE = bias(has_qkv_bias, G, E)
+        self.value_bias_GE = bias(has_qkv_bias, G, E)
         self.output_bias_D = bias(arch.attention_bias, D)
-        self.ffn_norm_D = nnx.Param(jnp.ones((L, D), param_dtype))
+        self.query_norm_E = norm(E, present=arch.qk_norm)
+        self.key_norm_E = norm(E, present=arch.qk_norm)
+        self.attention_out_norm_D = norm(D, present=arch.sandwich_norm)
+        self.ffn_norm_D = norm(D)
         self.gate_DF = init((L, D, F))
         self.up_DF = init((L, D, F))
         self.down_FD = init((L, F, D))
         self.gate_bias_F = bias(arch.mlp_bias, F)
         self.up_bias_F = bias(arch.mlp_bias, F)
         self.down_bias_D = bias(arch.mlp_bias, D)
+        self.ffn_out_norm_D = norm(D, present=arch.sandwich_norm)
 
     def __call__(self, hidden_BSD, mask_BST, rotary):
         """Hidden states after this layer; the parameters must be one layer's slice."""
-        eps = self.architecture.norm_eps
-        normed_BSD = rms_norm(hidden_BSD, self.attention_norm_D[...], eps=eps)
-        hidden_BSD = hidden_BSD + self._attend(normed_BSD, mask_BST, rotary)
-        normed_BSD = rms_norm(hidden_BSD, self.ffn_norm_D[...], eps=eps)
-        return hidden_BSD + self._feed_forward(normed_BSD)
+        normed_BSD = self._norm(hidden_BSD, self.attention_norm_D)
+        attended_BSD = self._attend(normed_BSD, mask_BST, rotary)
+        hidden_BSD = hidden_BSD + self._norm(attended_BSD, self.attention_out_norm_D)
+        normed_BSD = self._norm(hidden_BSD, self.ffn_norm_D)
+        return hidden_BSD + self._norm(self._feed_forward(normed_BSD), self.ffn_out_norm_D)
 
     def _attend(self, x_BSD, mask_BST, rotary):
+        arch = self.architecture
         query_BSHE = self._linear("BSD,DHE->BSHE", x_BSD, self.query_DHE, self.query_bias_HE)
         key_BSGE = self._linear("BSD,DGE->BSGE", x_BSD, self.key_DGE, self.key_bias_GE)
         value_BSGE = self._linear("BSD,DGE->BSGE", x_BSD, self.value_DGE, self.value_bias_GE)
-        query_BSHE, key_BSGE = rotate(query_BSHE, rotary), rotate(key_BSGE, rotary)
-        mixed_BSHE = attention(query_BSHE, key_BSGE, value_BSGE, mask_BST)
+        query_BSHE = rotate(self._norm(query_BSHE, self.query_norm_E), *rotary)
+        key_BSGE = rotate(self._norm(key_BSGE, self.key_norm_E), *rotary)
+        mixed_BSHE = attention(
+            query_BSHE,
+            key_BSGE,
+            value_BSGE,
+            mask_BST,
+            scale=(arch.query_pre_attn_scalar or arch.head_dim) ** -0.5,
+            softcap=arch.attention_softcap,
+        )
         return self._linear("BSHE,HED->BSD", mixed_BSHE, self.output_HED, self.output_bias_D)
 
     def _feed_forward(self, x_BSD):
         gate_BSF = self._linear("BSD,DF->BSF", x_BSD, self.gate_DF, self.gate_bias_F)
         up_BSF = self._linear("BSD,DF->BSF", x_BSD, self.up_DF, self.up_bias_F)
-        inner_BSF = jax.nn.silu(gate_BSF) * up_BSF
+        inner_BSF = ACTIVATIONS[self.architecture.activation](gate_BSF) * up_BSF
         return self._linear("BSF,FD->BSD", inner_BSF, self.down_FD, self.down_bias_D)
 
     def _linear(self, equation, x, weight, bias):
         y = jnp.einsum(equation, x, weight[...].astype(self.dtype))
         return y if bias is None else y + bias[...].astype(self.dtype)[None, None]
 
-
-def rms_norm(
-    x_BSD: Float[Array, "B S D"], scale_D: Float[Array, " D"], *, eps: float
-) -> Float[Array, "B S D"]:
-    """Divide by the root mean square over D, in float32, and scale; the dtype of `x_BSD`."""
-    x32_BSD = x_BSD.astype(jnp.float32)
-    mean_square_BS1 = jnp.mean(jnp.square(x32_BSD), axis=-1, keepdims=True)
-    normed_BSD = x32_BSD * jax.lax.rsqrt(mean_square_BS1 + eps)
-    return (normed_BSD * scale_D.astype(jnp.float32)[None, None]).astype(x_BSD.dtype)
+    def _norm(self, x, scale):
+        """Normalise over the last axis; `x` itself where the family has no norm there."""
+        return x if scale is None else normalise(self.architecture, x, scale)
 
 
-def attention_mask(segment_ids_BS: Int[Array, "B S"]) -> Bool[Array, "B S S"]:
-    """True where a position may look: not after itself, and within its own segment."""
-    num_positions = segment_ids_BS.shape[1]
-    causal_ST = jnp.tril(jnp.ones((num_positions, num_positions), bool))
-    return causal_ST[None] & (segment_ids_BS[:, :, None] == segment_ids_BS[:, None, :])
+def normalise(architecture: Architecture, x: Array, scale: nnx.Param) -> Array:
+    """The family's norm over the last axis of `x`, with a parameter of that axis."""
+    scale32 = scale[...].astype(jnp.float32)
+    if architecture.zero_centred_norm:
+        scale32 = 1.0 + scale32
+    return rms_norm(x, scale32, eps=architecture.norm_eps)
 
 
-def attention(
-    query_BSHE: Float[Array, "B S H E"],
-    key_BTGE: Float[Array, "B T G E"],
-    value_BTGE: Float[Array, "B T G E"],
-    mask_BST: Bool[Array, "B S T"],
-) -> Float[Array, "B S H E"]:
-    """Scaled dot-product attention with grouped heads; softmax in float32.
-
-    Every row of the mask must allow at least one position.
-    """
-    B, S, H, E = query_BSHE.shape
-    T, G = key_BTGE.shape[1:3]
-    R = H // G
-    # The query heads of a group become rows of one matrix product per key-value head: on two CPU
-    # cores the gradient takes 0.5 to 0.7 of `jax.nn.dot_product_attention`'s time (docs/models.md).
-    query_BGRSE = query_BSHE.reshape(B, S, G, R, E).transpose(0, 2, 3, 1, 4)
-    query_BGXE = query_BGRSE.reshape(B, G, R * S, E)
-    scores_BGXT = jnp.einsum(
-        "BGXE,BTGE->BGXT", query_BGXE, key_BTGE, preferred_element_type=jnp.float32
-    )
-    scores_BGRST = scores_BGXT.reshape(B, G, R, S, T) * E**-0.5
-    scores_BGRST = jnp.where(mask_BST[:, None, None], scores_BGRST, jnp.finfo(jnp.float32).min)
-    weights_BGRST = jax.nn.softmax(scores_BGRST, axis=-1).astype(value_BTGE.dtype)
-    weights_BGXT = weights_BGRST.reshape(B, G, R * S, T)
-    mixed_BGXE = jnp.einsum("BGXT,BTGE->BGXE", weights_BGXT, value_BTGE)
-    return mixed_BGXE.reshape(B, G, R, S, E).transpose(0, 3, 1, 2, 4).reshape(B, S, H, E)
+def rms_norm(x: Float[Array, "*axes D"], scale_D: Float[Array, " D"], *, eps: float) -> Array:
+    """Divide by the root mean square over D, in float32, and scale; the dtype of `x`."""
+    x32 = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+    scale = scale_D.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+    return (x32 * jax.lax.rsqrt(mean_square + eps) * scale).astype(x.dtype)
 
 
-def rotary_tables(
-    architecture: Architecture, positions_BS: Int[Array, "B S"]
-) -> tuple[Float[Array, "B S half"], Float[Array, "B S half"]]:
-    """Cosine and sine of position times frequency, in float32; `half` is E / 2."""
-    frequencies = jnp.asarray(rotary_frequencies(architecture))
-    angles = positions_BS.astype(jnp.float32)[..., None] * frequencies[None, None]
-    return jnp.cos(angles), jnp.sin(angles)
+def layer_windows(architecture: Architecture) -> tuple[tuple[int | None, ...], np.ndarray]:
+    """The kinds of sliding windows that the layers have (None is none), and each layer's kind."""
+    local_layers = architecture.local_layers or (False,) * architecture.num_layers
+    of_layers = [architecture.window if is_local else None for is_local in local_layers]
+    kinds = tuple(dict.fromkeys(of_layers))
+    return kinds, np.asarray([kinds.index(window) for window in of_layers], np.int32)
 
 
-def rotary_frequencies(architecture: Architecture) -> np.ndarray:
-    """Radians per position of each rotated pair, shape [E / 2], float32.
-
-    Source: RoFormer (arXiv 2104.09864); Llama-3.1's scaling from transformers
-    `_compute_llama3_parameters`: slow waves are divided by `factor`, fast ones kept, and those
-    between interpolated.
-    """
-    half = architecture.head_dim // 2
-    frequencies = architecture.rope_theta ** -(np.arange(half) / half)
-    scaling = architecture.llama3_rope
-    if scaling is not None:
-        waves_in_context = scaling.original_max_position_embeddings * frequencies / (2 * np.pi)
-        span = scaling.high_freq_factor - scaling.low_freq_factor
-        keep = np.clip((waves_in_context - scaling.low_freq_factor) / span, 0.0, 1.0)
-        frequencies = frequencies * (keep + (1.0 - keep) / scaling.factor)
-    return frequencies.astype(np.float32)
+def choose(stacks, kind):
+    """One entry of every stack in a tree; no lookup where there is only one."""
+    return jax.tree.map(lambda stack: stack[0] if len(stack) == 1 else stack[kind], stacks)
 
 
-def rotate(
-    x_BSHE: Float[Array, "B S H E"],
-    rotary: tuple[Float[Array, "B S half"], Float[Array, "B S half"]],
-) -> Float[Array, "B S H E"]:
-    """Rotate dimension i against i + E/2 by the position's angle, in float32."""
-    cos, sin = (table[:, :, None] for table in rotary)
-    first, second = jnp.split(x_BSHE.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1)
-    return rotated.astype(x_BSHE.dtype)
+def _norm_scale(architecture: Architecture, shape: tuple[int, ...], dtype) -> nnx.Param:
+    """A norm's scale at the start: one."""
+    return nnx.Param(jnp.full(shape, 0.0 if architecture.zero_centred_norm else 1.0, dtype))
 
 
 def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], *, std, dtype, rows: int | None = None):

@@ -31,6 +31,11 @@ _MODEL_FILES = re.compile(
     r"config\.json|generation_config\.json|model.*\.safetensors|model\.safetensors\.index\.json"
 )
 _LAYER_KEY = re.compile(r"(.*\.layers\.)(\d+)(\..*)")
+_WRAPPED_PREFIXES = {
+    "language_model.model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+    "model.language_model.": "model.",
+}
 _ADVICE = "name a Hugging Face model directory with config.json and model.safetensors"
 
 
@@ -71,8 +76,13 @@ class TensorFiles:
     The files are memory-mapped: only the slices asked for become host arrays.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]):
+    def __init__(self, directory: str | os.PathLike[str], *, wrapped: bool = False):
         """Open every file that `model.safetensors.index.json` names, or `model.safetensors`.
+
+        Args:
+            directory: Of the model.
+            wrapped: The language model is a part of the model (Gemma-3 with a vision tower): its
+                tensors get the names that they have by themselves, the others are left out.
 
         Raises:
             XTokenError: there is neither, a named file is missing, or a file is damaged.
@@ -85,7 +95,10 @@ class TensorFiles:
                 raise XTokenError(
                     f"{path}: is not a readable safetensors file ({error})"
                 ) from error
-            self._handles |= dict.fromkeys(handle.keys(), handle)
+            for key in handle.keys():  # noqa: SIM118, a handle is no mapping
+                name = _unwrapped(key) if wrapped else key
+                if name is not None:
+                    self._handles[name] = handle, key
 
     def __contains__(self, key: str) -> bool:
         return key in self._handles
@@ -95,12 +108,21 @@ class TensorFiles:
 
     def shape(self, key: str) -> tuple[int, ...]:
         """A tensor's shape, without reading it."""
-        return tuple(self._handles[key].get_slice(key).get_shape())
+        handle, name = self._handles[key]
+        return tuple(handle.get_slice(name).get_shape())
 
     def read(self, key: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
         """A tensor or a block of it, in the file's dtype (bfloat16 by way of ml_dtypes)."""
-        handle = self._handles[key]
-        return handle.get_tensor(key) if index is None else handle.get_slice(key)[index]
+        handle, name = self._handles[key]
+        return handle.get_tensor(name) if index is None else handle.get_slice(name)[index]
+
+
+def _unwrapped(key: str) -> str | None:
+    """A tensor's name in the language model by itself, in the spelling of transformers 4 or 5."""
+    for outer, inner in _WRAPPED_PREFIXES.items():
+        if key.startswith(outer):
+            return inner + key.removeprefix(outer)
+    return None if "vision_tower." in key or "multi_modal_projector." in key else key
 
 
 def _tensor_files(directory: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from xtoken_jax.errors import XTokenError
 from xtoken_jax.models.architecture import Architecture
+from xtoken_jax.models.hf_config import is_wrapped
 from xtoken_jax.models.hf_directory import (
     TensorFiles,
     check_layers,
@@ -61,7 +62,7 @@ def transplant(
     """
     config = read_config(source_dir)
     architecture = Architecture.from_hf(config)
-    files = TensorFiles(source_dir)
+    files = TensorFiles(source_dir, wrapped=is_wrapped(config))
     chosen = check_layers(layers, architecture.num_layers)
     vocab_size = len(piece_offsets_V) - 1
     token_ids = _special_token_ids(Path(tokenizer_dir), vocab_size)
@@ -73,9 +74,8 @@ def transplant(
         source_UD = files.read(key).astype(np.float32)
         tensors[key] = mean_of_pieces(source_UD, piece_ids_N, piece_offsets_V)
 
-    config |= token_ids
-    config |= {"vocab_size": vocab_size, "num_hidden_layers": len(chosen), "dtype": "float32"}
-    config.pop("torch_dtype", None)
+    config = architecture.with_layers(chosen).to_hf() | token_ids
+    config |= {"vocab_size": vocab_size, "dtype": "float32"}
     with replaced_directory(out_dir) as fresh:
         write_model_files(fresh, config, tensors)
         copy_tokenizer(tokenizer_dir, fresh)

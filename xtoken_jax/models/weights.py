@@ -1,14 +1,7 @@
-"""Hugging Face safetensors into a `Decoder`, and a `Decoder` out to a directory.
+"""Hugging Face safetensors into a `Decoder`, and a `Decoder` out to a directory."""
 
-One table per family says how each parameter is called on the other side; loading and saving read
-the same table in opposite directions. A linear layer's weight is stored by Hugging Face as
-[outputs, inputs], here as the letters of its name say, inputs first.
-"""
-
-import dataclasses
-import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -21,6 +14,7 @@ from jax.typing import DTypeLike
 from xtoken_jax.errors import XTokenError
 from xtoken_jax.models.architecture import Architecture
 from xtoken_jax.models.decoder import Decoder
+from xtoken_jax.models.hf_config import is_wrapped
 from xtoken_jax.models.hf_directory import (
     TensorFiles,
     check_layers,
@@ -29,91 +23,10 @@ from xtoken_jax.models.hf_directory import (
     replaced_directory,
     write_model_files,
 )
+from xtoken_jax.models.keys import KEY_TABLES, Entry, Index
 from xtoken_jax.models.sharding import padded_vocab_size, parameter_spec
 
-Index = tuple[slice, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One row of a key table.
-
-    Attributes:
-        name: The parameter's name in `Decoder`, or in `Layer` where `key` has a `{layer}`.
-        key: The tensor's name in the file.
-        num_inputs: How many leading dimensions are a linear layer's inputs; None where the file
-            stores the array as it is, but for its dimensions being flattened.
-    """
-
-    name: str
-    key: str
-    num_inputs: int | None = None
-
-    @property
-    def per_layer(self) -> bool:
-        """Whether there is one tensor in the file for every layer."""
-        return "{layer}" in self.key
-
-    @property
-    def stores_vocabulary(self) -> bool:
-        """Whether the rows are the vocabulary's, which the mesh may have padded."""
-        return self.name.endswith("_VD")
-
-    def file_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape in the file of a parameter (of one layer) with this shape."""
-        if self.num_inputs is None:
-            return tuple(shape) if self.stores_vocabulary else (math.prod(shape),)
-        return math.prod(shape[self.num_inputs :]), math.prod(shape[: self.num_inputs])
-
-    def file_index(self, index: Index, shape: Sequence[int]) -> Index:
-        """The block of the file's tensor that holds `index` of the parameter."""
-        if self.num_inputs is None:
-            return index if self.stores_vocabulary else (_flat_slice(index, shape),)
-        inputs = slice(0, self.num_inputs)
-        outputs = slice(self.num_inputs, None)
-        return (
-            _flat_slice(index[outputs], shape[outputs]),
-            _flat_slice(index[inputs], shape[inputs]),
-        )
-
-    def from_file(self, block: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-        """Turn a block of the file's tensor into one of the parameter."""
-        return (block if self.num_inputs is None else block.T).reshape(shape)
-
-    def to_file(self, parameter: np.ndarray) -> np.ndarray:
-        """Turn a parameter (of one layer) into the file's tensor."""
-        file_shape = self.file_shape(parameter.shape)
-        if self.num_inputs is None:
-            return np.ascontiguousarray(parameter.reshape(file_shape))
-        return np.ascontiguousarray(parameter.reshape(file_shape[::-1]).T)
-
-
-_ATTENTION = "model.layers.{layer}.self_attn."
-_MLP = "model.layers.{layer}.mlp."
-
-LLAMA_KEYS = (
-    Entry("embedding_VD", "model.embed_tokens.weight"),
-    Entry("final_norm_D", "model.norm.weight"),
-    Entry("lm_head_VD", "lm_head.weight"),
-    Entry("attention_norm_D", "model.layers.{layer}.input_layernorm.weight"),
-    Entry("query_DHE", _ATTENTION + "q_proj.weight", num_inputs=1),
-    Entry("key_DGE", _ATTENTION + "k_proj.weight", num_inputs=1),
-    Entry("value_DGE", _ATTENTION + "v_proj.weight", num_inputs=1),
-    Entry("output_HED", _ATTENTION + "o_proj.weight", num_inputs=2),
-    Entry("query_bias_HE", _ATTENTION + "q_proj.bias"),
-    Entry("key_bias_GE", _ATTENTION + "k_proj.bias"),
-    Entry("value_bias_GE", _ATTENTION + "v_proj.bias"),
-    Entry("output_bias_D", _ATTENTION + "o_proj.bias"),
-    Entry("ffn_norm_D", "model.layers.{layer}.post_attention_layernorm.weight"),
-    Entry("gate_DF", _MLP + "gate_proj.weight", num_inputs=1),
-    Entry("up_DF", _MLP + "up_proj.weight", num_inputs=1),
-    Entry("down_FD", _MLP + "down_proj.weight", num_inputs=1),
-    Entry("gate_bias_F", _MLP + "gate_proj.bias"),
-    Entry("up_bias_F", _MLP + "up_proj.bias"),
-    Entry("down_bias_D", _MLP + "down_proj.bias"),
-)
-
-KEY_TABLES = {"llama": LLAMA_KEYS}
+Fused = tuple[tuple[Entry, nnx.Param], ...]
 
 
 def load_model(
@@ -144,12 +57,12 @@ def load_model(
             tensors are missing, unexpected or of another shape; every such tensor is named.
     """
     config = read_config(directory)
-    files = TensorFiles(directory)
+    files = TensorFiles(directory, wrapped=is_wrapped(config))
     architecture = Architecture.from_hf(config)
     chosen = check_layers(layers, architecture.num_layers)
     model = nnx.eval_shape(
         lambda: Decoder(
-            architecture.with_layers(len(chosen)),
+            architecture.with_layers(chosen),
             rngs=nnx.Rngs(0),
             dtype=dtype,
             param_dtype=param_dtype,
@@ -158,10 +71,15 @@ def load_model(
         )
     )
     _check_tensors(model, files, architecture.num_layers, directory)
-    for entry, parameter in _entries(model):
-        abstract = parameter.get_value()
-        block = partial(_read_block, entry, files, abstract, layers=chosen)
-        parameter.set_value(_place(block, abstract.shape, _sharding(entry, abstract.shape, mesh)))
+    for fused in _tensors(model).values():
+        first_row = 0
+        for entry, parameter in fused:
+            shape = parameter.get_value().shape
+            read = partial(
+                _read_block, entry, files, parameter.get_value(), first_row=first_row, layers=chosen
+            )
+            parameter.set_value(_place(read, shape, _sharding(entry, shape, mesh)))
+            first_row += _file_shape(entry, model, shape)[0]
     return model
 
 
@@ -184,20 +102,29 @@ def save_model(
     Raises:
         XTokenError: `directory` holds something else, or `tokenizer_dir` no tokenizer.
     """
-    tensors = _tensors(model)
-    dtype = tensors[LLAMA_KEYS[0].key].dtype.name
+    tensors = _host_tensors(model)
+    dtype = model.embedding_VD.get_value().dtype.name
     with replaced_directory(directory) as fresh:
         write_model_files(fresh, model.architecture.to_hf() | {"dtype": dtype}, tensors)
         if tokenizer_dir is not None:
             copy_tokenizer(tokenizer_dir, fresh)
 
 
-def _entries(model: Decoder) -> Iterator[tuple[Entry, nnx.Param]]:
-    """The rows of the family's table whose parameter this model has, with the parameter."""
+def _tensors(model: Decoder) -> dict[str, Fused]:
+    """The family's table for this model: a file's key and the parameters that its tensor holds."""
+    tensors: dict[str, Fused] = {}
     for entry in KEY_TABLES[model.architecture.model_type]:
         parameter = getattr(model.layers if entry.per_layer else model, entry.name)
         if parameter is not None:
-            yield entry, parameter
+            tensors[entry.key] = (*tensors.get(entry.key, ()), (entry, parameter))
+    return tensors
+
+
+def _file_shape(entry: Entry, model: Decoder, shape: Sequence[int]) -> tuple[int, ...]:
+    """Shape in the file of a parameter, or of one layer of it."""
+    if entry.per_layer:
+        return entry.file_shape(shape[1:])
+    return entry.file_shape((model.vocab_size, *shape[1:]) if entry.stores_vocabulary else shape)
 
 
 def _check_tensors(
@@ -205,15 +132,11 @@ def _check_tensors(
 ) -> None:
     """Raise one XTokenError naming every missing, unexpected or misshapen tensor."""
     expected: dict[str, tuple[int, ...]] = {}
-    for entry, parameter in _entries(model):
-        shape = parameter.get_value().shape
-        if entry.per_layer:
-            keys = (entry.key.format(layer=layer) for layer in range(num_file_layers))
-            expected |= dict.fromkeys(keys, entry.file_shape(shape[1:]))
-        elif entry.stores_vocabulary:
-            expected[entry.key] = (model.vocab_size, *shape[1:])
-        else:
-            expected[entry.key] = entry.file_shape(shape)
+    for key, fused in _tensors(model).items():
+        shapes = [_file_shape(entry, model, p.get_value().shape) for entry, p in fused]
+        shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        layers = range(num_file_layers) if "{layer}" in key else range(1)
+        expected |= {key.format(layer=layer): shape for layer in layers}
     found = set(files) - _tolerated(model, files)
     complaints = [f"missing `{key}`" for key in sorted(expected.keys() - found)]
     complaints += [f"unexpected `{key}`" for key in sorted(found - expected.keys())]
@@ -242,6 +165,7 @@ def _read_block(
     parameter: jax.ShapeDtypeStruct,
     index: Index,
     *,
+    first_row: int,
     layers: Sequence[int],
 ) -> np.ndarray:
     """The block `index` of a parameter, as a new host array in the parameter's dtype."""
@@ -250,7 +174,7 @@ def _read_block(
     )
     block = np.zeros([part.stop - part.start for part in index], parameter.dtype)
     if entry.per_layer:
-        file_index = entry.file_index(index[1:], parameter.shape[1:])
+        file_index = entry.file_index(index[1:], parameter.shape[1:], first_row=first_row)
         for row, layer in zip(block, layers[index[0]], strict=True):
             tensor = files.read(entry.key.format(layer=layer), file_index)
             row[...] = entry.from_file(tensor, row.shape)
@@ -285,21 +209,20 @@ def _place(
     return jax.make_array_from_single_device_arrays(shape, sharding, blocks)
 
 
-def _flat_slice(index: Index, shape: Sequence[int]) -> slice:
-    """The rows that an index covers in flattened dimensions, of which only the first may be cut."""
-    inner = math.prod(shape[1:])
-    return slice(index[0].start * inner, index[0].stop * inner)
-
-
-def _tensors(model: Decoder) -> dict[str, np.ndarray]:
+def _host_tensors(model: Decoder) -> dict[str, np.ndarray]:
     """Every tensor of the model as the file has it, on the host."""
     tensors: dict[str, np.ndarray] = {}
-    for entry, parameter in _entries(model):
-        value = parameter.get_value()
-        if entry.per_layer:
-            for layer in range(value.shape[0]):
-                tensors[entry.key.format(layer=layer)] = entry.to_file(np.asarray(value[layer]))
-        else:
-            rows = model.vocab_size if entry.stores_vocabulary else value.shape[0]
-            tensors[entry.key] = entry.to_file(np.asarray(value)[:rows])
+    for key, fused in _tensors(model).items():
+        layers = range(model.architecture.num_layers) if "{layer}" in key else range(1)
+        for layer in layers:
+            parts = [_host_tensor(model, entry, parameter, layer) for entry, parameter in fused]
+            tensors[key.format(layer=layer)] = np.concatenate(parts) if parts[1:] else parts[0]
     return tensors
+
+
+def _host_tensor(model: Decoder, entry: Entry, parameter: nnx.Param, layer: int) -> np.ndarray:
+    value = parameter.get_value()
+    if entry.per_layer:
+        return entry.to_file(np.asarray(value[layer]))
+    rows = model.vocab_size if entry.stores_vocabulary else value.shape[0]
+    return entry.to_file(np.asarray(value)[:rows])

@@ -68,7 +68,7 @@ class TestUnknownKeys:
         source = {"kind": "text", "path": "x", "glob": "y"}
         assert complaint(data={"train": [source]}) == (
             "test: `data.train.0.glob` is not a field; "
-            "there are kind, path, field, size, seed, max_bytes, part"
+            "there are kind, path, format, field, name, split, size, seed, max_bytes, part, weight"
         )
 
 

@@ -13,6 +13,7 @@ import pydantic
 import yaml
 from pydantic import Field
 
+from xtoken_jax.data import Format, OnError, Part, SourceKind
 from xtoken_jax.errors import UsageError
 from xtoken_jax.losses import ChunkMerge, LossName, Objective, Unreachable
 from xtoken_jax.projection import Canonicalization, LongPieces
@@ -117,27 +118,39 @@ class LossConfig(_Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceConfig(_Section):
-    """One source of texts."""
+    """One source of texts or conversations."""
 
-    kind: Literal["text", "jsonl", "gsm_symbolic", "python_docs"]
+    kind: SourceKind
     path: str | None = None
-    """Glob of files, for `text` and `jsonl`."""
+    """Glob of files for `text`, `jsonl` and `parquet`; name or directory of a data set for `hf`."""
+    format: Format = "text"
+    """What a record is, for `jsonl`, `parquet` and `hf`: a `field` with text; a `prompt` and its
+    `completion`, of which only the latter is learnt; or `messages`."""
     field: str = "text"
-    """Field that holds the text, for `jsonl`."""
+    """Field that holds the text."""
+    name: str | None = None
+    """Configuration of the data set, for `hf`."""
+    split: str = "train"
+    """Of the data set, for `hf`."""
     size: Positive = 1000
     """Problems to generate, for `gsm_symbolic`."""
     seed: int = 0
     """Of the generator, for `gsm_symbolic`."""
     max_bytes: Positive = 600
     """Longest passage, for `python_docs`."""
-    part: Literal["all", "train", "heldout"] = "all"
-    """`heldout` is every 20th document, `train` the others."""
+    part: Part = "all"
+    """`heldout` is every 20th record, `train` the others."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """Share of the rows that are drawn from this source, in proportion to the others' weights; all
+    sources of a mixture have one or none has, and then every row comes once an epoch."""
 
     def __post_init__(self) -> None:
         """A file source needs a path, and a generator cannot use one."""
-        if (self.kind in ("text", "jsonl")) != (self.path is not None):
+        if (self.kind in ("text", "jsonl", "parquet", "hf")) != (self.path is not None):
             need = "must be given" if self.path is None else "must not be given"
             raise ValueError(f"`path` {need} for a source of kind {self.kind}")
+        if self.format != "text" and self.kind not in ("jsonl", "parquet", "hf"):
+            raise ValueError(f"`format` must be text for a source of kind {self.kind}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,6 +164,25 @@ class DataConfig(_Section):
     """Student tokens a row."""
     teacher_length: Annotated[int, Field(ge=2)] = 1024
     """Teacher tokens a row."""
+    loss_roles: Annotated[
+        tuple[Literal["system", "user", "assistant", "tool"], ...], Field(min_length=1)
+    ] = ("assistant",)
+    """Whose messages of a conversation are learnt."""
+    chat_templates: dict[str, str] = dataclasses.field(default_factory=dict)
+    """File with the chat template of a side, `student` or the teacher's name, where its
+    tokenizer's own is not wanted or there is none."""
+    chat_template_kwargs: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """Arguments of a side's chat template, such as `enable_thinking`, by side."""
+    on_error: OnError = "error"
+    """What a bad record does: stop, or be skipped and counted."""
+    max_error_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """With `skip`: stop when more than this share of the records is bad."""
+
+    def __post_init__(self) -> None:
+        """Weights are of all sources or of none."""
+        weighted = [source.weight is not None for source in self.train]
+        if any(weighted) and not all(weighted):
+            raise ValueError("`weight` must be given for all sources of `train` or for none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import sentences
-from xtoken_jax.data import Document, make_examples
+from xtoken_jax.data import Document, Lengths, make_examples, try_examples
 from xtoken_jax.errors import XTokenError
 
 
@@ -50,7 +50,7 @@ class TestWholeDocuments:
 
 class TestTruncation:
     @pytest.mark.parametrize(
-        ("student_length", "teacher_length"), [(2, 64), (9, 64), (64, 9), (64, 2), (13, 11)]
+        ("student_length", "teacher_length"), [(2, 64), (9, 64), (64, 9), (64, 3), (13, 11)]
     )
     def test_both_sides_keep_the_same_text(self, tokenizers, student_length, teacher_length):
         student, teacher = tokenizers
@@ -88,9 +88,59 @@ class TestTruncation:
             else:
                 assert len(cut.teachers["one"].ids) == len(fits)
 
-    def test_a_document_in_which_nothing_fits_is_left_out(self, tokenizers):
-        examples = make(documents("201", "a 201"), tokenizers, 64, 2)
-        assert [example.record for example in examples] == ["record 1"]
+    def test_a_document_in_which_nothing_fits_is_a_problem(self, tokenizers):
+        student, teacher = tokenizers
+        lengths = Lengths(64, {"one": 2})
+        made = try_examples(documents("201", "a 201"), student, {"one": teacher}, lengths)
+        assert made[0].kind == "too long"
+        assert made[0].message == (
+            "record 0: its first chunk must fit in 64 student tokens and 2 tokens of one"
+        )
+        assert (made[1].record, made[1].is_cut) == ("record 1", True)
+
+
+def completion(prompt, text):
+    return [Document(f"{prompt}{text}", "record 0", len(prompt))]
+
+
+class TestCompletions:
+    def test_the_prompt_is_not_learnt_and_eos_is(self, tokenizers):
+        student = tokenizers[0]
+        (example,) = make(completion("201 apples and", " 20"), tokenizers)
+        pieces = [student.token_bytes[id] for id in example.student_ids]
+        assert pieces == [b"", b"201", b" apples", b" and", b" ", b"20", b""]
+        assert example.loss_mask.tolist() == [False] * 4 + [True] * 3
+
+    def test_a_token_that_reaches_over_the_end_of_the_prompt_is_learnt(self, tokenizers):
+        (example,) = make(completion("201 apples ", "and"), tokenizers)
+        assert example.loss_mask.tolist() == [False] * 3 + [True] * 2
+
+    @pytest.mark.parametrize("lengths", [(8, 64), (64, 9), (7, 8)])
+    def test_too_long_a_prompt_loses_its_beginning_on_both_sides(self, tokenizers, lengths):
+        student, teacher = tokenizers
+        prompt, text = "201 apples and 201 apples and 201 apples and", " 20"
+        (example,) = make(completion(prompt, text), tokenizers, *lengths)
+        side = example.teachers["one"]
+        assert len(example.student_ids) <= lengths[0]
+        assert len(side.ids) <= lengths[1]
+        kept = spelled(student, example.student_ids)
+        assert kept == spelled(teacher, side.ids)
+        assert f"{prompt}{text}".encode().endswith(kept)
+        assert kept.endswith(text.encode())
+        assert example.student_ids[0] == student.bos_id
+        assert example.student_ids[-1] == student.eos_id
+        # The chunks count on from 0 without a hole, and still spell the same on both sides.
+        assert np.unique(side.student_chunk).tolist() == list(
+            range(-1, side.student_chunk.max() + 1)
+        )
+        for chunk in range(side.student_chunk.max() + 1):
+            assert spelled(student, example.student_ids[side.student_chunk == chunk]) == spelled(
+                teacher, side.ids[side.teacher_chunk == chunk]
+            )
+
+    def test_a_completion_that_does_not_fit_is_a_problem(self, tokenizers):
+        with pytest.raises(XTokenError, match="what is to be learnt must fit in 3 student tokens"):
+            make(completion("201", " apples and 201 apples"), tokenizers, 3, 64)
 
 
 class TestSeveralTeachers:
@@ -156,5 +206,5 @@ class TestErrors:
             make([], tokenizers)
 
     def test_nothing_fits_anywhere(self, tokenizers):
-        with pytest.raises(XTokenError, match="fits in 64 student tokens and 2 tokens of one"):
+        with pytest.raises(XTokenError, match="record 0: its first chunk must fit"):
             make(documents("201"), tokenizers, 64, 2)

@@ -27,7 +27,7 @@ class Eval:
 
     def __call__(self) -> None:
         """Evaluate and print."""
-        from xtoken_jax.data import text_files
+        from xtoken_jax.data import documents_of, text_files
         from xtoken_jax.evaluate import bits_per_byte, fitting_texts
         from xtoken_jax.models.weights import load_model
 
@@ -35,7 +35,7 @@ class Eval:
             if (value := getattr(self, name)) < 1:
                 option = name.replace("_", "-")
                 raise UsageError(f"`--{option}` must be at least 1, got {value}")
-        documents = text_files(self.text)
+        documents = documents_of(text_files(self.text))
         paragraphs = [p for d in documents for p in d.text.split("\n\n") if p.strip()]
         tokenizer = ByteTokenizer.load(self.model)
         texts = fitting_texts(paragraphs, [tokenizer], length=self.length)[: self.max_texts]

@@ -1,27 +1,59 @@
 """From texts to aligned, packed batches in a reproducible order."""
 
 from xtoken_jax.data.batches import Batch, TeacherBatch, batch_dataset, padded_rows, row_batches
-from xtoken_jax.data.examples import Example, Lengths, TeacherTokens, make_examples
+from xtoken_jax.data.chat import ChatOptions
+from xtoken_jax.data.example import Example, Lengths, TeacherTokens
+from xtoken_jax.data.examples import make_examples, try_examples
+from xtoken_jax.data.problems import OnError, Problem, Tally
+from xtoken_jax.data.records import Chat, Document, Format, Item, documents_of
 from xtoken_jax.data.rows import Rows, Utilisation, pack, utilisation
-from xtoken_jax.data.sources import Document, gsm_symbolic, jsonl_files, python_docs, text_files
+from xtoken_jax.data.sources import (
+    Part,
+    SourceKind,
+    gsm_symbolic,
+    hf_dataset,
+    jsonl_files,
+    parquet_files,
+    part_of,
+    python_docs,
+    read_source,
+    text_files,
+)
+from xtoken_jax.data.templates import ChatTemplate
 
 __all__ = [
     "Batch",
+    "Chat",
+    "ChatOptions",
+    "ChatTemplate",
     "Document",
     "Example",
+    "Format",
+    "Item",
     "Lengths",
+    "OnError",
+    "Part",
+    "Problem",
     "Rows",
+    "SourceKind",
+    "Tally",
     "TeacherBatch",
     "TeacherTokens",
     "Utilisation",
     "batch_dataset",
+    "documents_of",
     "gsm_symbolic",
+    "hf_dataset",
     "jsonl_files",
     "make_examples",
     "pack",
     "padded_rows",
+    "parquet_files",
+    "part_of",
     "python_docs",
+    "read_source",
     "row_batches",
     "text_files",
+    "try_examples",
     "utilisation",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
-from xtoken_jax.data.examples import Example, Lengths
+from xtoken_jax.data.example import Example, Lengths
 from xtoken_jax.data.rows import Rows, pack
 
 
@@ -32,7 +32,8 @@ class Batch:
     Attributes:
         student: `ids_BS`, `positions_BS`, `segment_ids_BS`, int32, as a `Decoder` takes them.
         teachers: By name, in the order in which they were given.
-        target_mask_BS: True where a student position has a next token of its own document.
+        target_mask_BS: True where a student position has a next token of its own document that is
+            to be learnt.
         records: Where the documents in it came from.
     """
 
@@ -109,7 +110,8 @@ def collate(arrays: np.ndarray, records: list[str], lengths: Lengths) -> Batch:
         teachers[name] = TeacherBatch(tokens, _spans(arrays, f"teacher:{name}", student, tokens))
     segments_BS = student["segment_ids_BS"]
     target_mask_BS = np.zeros(segments_BS.shape, bool)
-    target_mask_BS[:, :-1] = (segments_BS[:, 1:] == segments_BS[:, :-1]) & (segments_BS[:, 1:] > 0)
+    same_BS = (segments_BS[:, 1:] == segments_BS[:, :-1]) & (segments_BS[:, 1:] > 0)
+    target_mask_BS[:, :-1] = same_BS & arrays["student:loss_mask"][:, 1:]
     return Batch(student, teachers, target_mask_BS, records)
 
 
@@ -143,8 +145,16 @@ def _spans(
         "teacher_chunk_BT": teacher_chunk_BT,
         "student_start_BN": student_start_BN,
         "teacher_start_BN": teacher_start_BN,
-        "mask_BN": mask_BN & teacher_mask_BN,
+        "mask_BN": mask_BN & teacher_mask_BN & ~_unlearnt(student_chunk_BS, arrays),
     }
+
+
+def _unlearnt(student_chunk_BS: np.ndarray, arrays: np.ndarray) -> np.ndarray:
+    """Chunks with a student token that is not to be learnt."""
+    unlearnt_BN = np.zeros(student_chunk_BS.shape, bool)
+    row_N, place_N = np.nonzero((student_chunk_BS >= 0) & ~arrays["student:loss_mask"])
+    unlearnt_BN[row_N, student_chunk_BS[row_N, place_N]] = True
+    return unlearnt_BN
 
 
 def _starts(

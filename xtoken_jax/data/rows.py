@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xtoken_jax.data.examples import Example, Lengths
+from xtoken_jax.data.example import Example, Lengths
 
 # First-fit looks for room among this many rows; then the fullest of them makes way for a new one.
 _ROWS_OPEN = 64
@@ -46,6 +46,7 @@ def row_dtype(lengths: Lengths) -> np.dtype:
     fields = [
         ("student:ids", np.int32, (lengths.student,)),
         ("student:segments", small, (lengths.student,)),
+        ("student:loss_mask", np.bool_, (lengths.student,)),
     ]
     for name, length in lengths.teachers.items():
         fields += [
@@ -99,6 +100,8 @@ def _sizes(example: Example, lengths: Lengths) -> np.ndarray:
 def fill_row(row: np.void, group: Sequence[Example]) -> None:
     """Write the examples of a group, end to end, into a row of zeros."""
     _put_side(row, "student", [example.student_ids for example in group])
+    mask = np.concatenate([example.loss_mask for example in group])
+    row["student:loss_mask"][: len(mask)] = mask
     for name in group[0].teachers:
         sides = [example.teachers[name] for example in group]
         prefix = f"teacher:{name}"

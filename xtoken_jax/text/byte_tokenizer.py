@@ -146,6 +146,10 @@ class ByteTokenizer:
         )
         return Encoded(ids_N, offsets_B, np.array(prefixed, np.int64))
 
+    def starts(self, text: str, *, parse_control: bool = False) -> list[int]:
+        """The character of a text at which each token that `encode` gives for it begins."""
+        return self._engines.starts(text, parse_control=parse_control)
+
     def _prefixed(self, text: str, ids: Sequence[int], parse_control: bool) -> list[int]:
         """Which tokens of a text begin with a space that was put there."""
         firsts = [0, *(np.flatnonzero(self._cuts_V[np.array(ids, np.int32)]) + 1).tolist()]

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from xtoken_jax.config import ExperimentConfig, SourceConfig
-from xtoken_jax.data import Document, Example, make_examples
-from xtoken_jax.data import sources as sources_of
+from xtoken_jax.config import ExperimentConfig
+from xtoken_jax.data import Example, Lengths, Tally
 from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.evaluate import fitting_texts
 from xtoken_jax.losses import Tables, check_tables
@@ -28,9 +27,8 @@ from xtoken_jax.projection import (
     retokenise,
 )
 from xtoken_jax.text import ByteTokenizer, resolve
+from xtoken_jax.train import data
 from xtoken_jax.train.step import TEACHER
-
-_HELDOUT_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -165,31 +163,14 @@ def device_tables(
     return tables
 
 
-def read_documents(source: SourceConfig) -> list[Document]:
-    """The documents of one source, or the part of them that is asked for."""
-    if source.kind == "text":
-        documents = sources_of.text_files(str(source.path))
-    elif source.kind == "jsonl":
-        documents = sources_of.jsonl_files(str(source.path), field=source.field)
-    elif source.kind == "gsm_symbolic":
-        documents = sources_of.gsm_symbolic(source.size, seed=source.seed)
-    else:
-        documents = sources_of.python_docs(max_bytes=source.max_bytes)
-    if source.part == "all":
-        return documents
-    heldout = source.part == "heldout"
-    return [d for i, d in enumerate(documents) if (i % _HELDOUT_EVERY == 0) == heldout]
-
-
 def load_examples(config: ExperimentConfig, tokenizers: Tokenizers) -> list[Example]:
     """Everything to train on, tokenised and aligned."""
-    documents = [d for source in config.data.train for d in read_documents(source)]
-    return make_examples(
-        documents,
+    return data.load_examples(
+        config.data,
         tokenizers.student,
         {TEACHER: tokenizers.teacher},
-        student_length=config.data.student_length,
-        teacher_lengths={TEACHER: config.data.teacher_length},
+        Lengths(config.data.student_length, {TEACHER: config.data.teacher_length}),
+        Tally(on_error=config.data.on_error, max_error_share=config.data.max_error_share),
     )
 
 
@@ -198,7 +179,7 @@ def heldout_texts(config: ExperimentConfig, tokenizers: Tokenizers) -> list[str]
     texts: list[str] = []
     both: Sequence[ByteTokenizer] = (tokenizers.student, tokenizers.teacher)
     for source in config.evaluation.sources:
-        candidates = [document.text for document in read_documents(source)]
+        candidates = [document.text for document in data.read_documents(source)]
         fitting = fitting_texts(candidates, both, length=config.evaluation.length)
         texts += fitting[: config.evaluation.max_documents]
     if config.evaluation.sources and not texts:

@@ -10,7 +10,7 @@ from xtoken_jax.train.fingerprints import changed_sources, fingerprints
 def example(record, *ids):
     ids = np.array(ids, np.int32)
     chunk = np.arange(len(ids), dtype=np.int32)
-    return Example(ids, {"one": TeacherTokens(ids + 1, chunk, chunk)}, record)
+    return Example(ids, ids > 0, {"one": TeacherTokens(ids + 1, chunk, chunk)}, record)
 
 
 EXAMPLES = [example("a.jsonl:1", 5, 6), example("b.jsonl:1", 7), example("a.jsonl:2", 8)]
@@ -28,7 +28,8 @@ def assert_only_the_last_source_changed(last):
 
 def test_what_changes_on_the_students_side_names_its_source():
     last = EXAMPLES[2]
-    assert_only_the_last_source_changed(dataclasses.replace(last, student_ids=last.student_ids + 1))
+    for changed in ({"student_ids": last.student_ids + 1}, {"loss_mask": ~last.loss_mask}):
+        assert_only_the_last_source_changed(dataclasses.replace(last, **changed))
 
 
 @pytest.mark.parametrize("field", ["ids", "student_chunk", "teacher_chunk"])

@@ -19,6 +19,7 @@ def fingerprints(examples: Sequence[Example]) -> dict[str, str]:
         digest = hashes.setdefault(source, hashlib.sha256())
         digest.update(example.record.encode())
         _add(digest, example.student_ids)
+        _add(digest, example.loss_mask)
         for name, teacher in example.teachers.items():
             digest.update(name.encode())
             _add(digest, teacher.ids)

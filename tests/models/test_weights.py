@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from xtoken_jax.errors import XTokenError
+from xtoken_jax.models.architecture import Architecture
+from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.sharding import batch_sharding
 from xtoken_jax.models.weights import load_model, save_model
 
@@ -130,6 +134,69 @@ def test_indexed_files(saved):
     (directory / "model-1.safetensors").unlink()
     with pytest.raises(XTokenError, match=r"index\.json: .*model-1\.safetensors"):
         load_model(directory)
+
+
+def test_shards(saved, tmp_path, torch):
+    from transformers import AutoModelForCausalLM
+
+    model, directory = saved(**EVERY_TENSOR)
+    save_model(model, tmp_path / "sharded", max_shard_bytes=10_000)
+    names = {path.name for path in (tmp_path / "sharded").glob("*.safetensors")}
+    num_bytes = sum(array.nbytes for array in jax.tree.leaves(nnx.state(model)))
+    assert len(names) >= num_bytes / 10_000
+    assert f"model-00001-of-{len(names):05d}.safetensors" in names
+    index = json.loads((tmp_path / "sharded" / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"].values()) == names
+    assert index["metadata"]["total_size"] == num_bytes
+    assert_equal_parameters(model, load_model(tmp_path / "sharded"))
+    whole, sharded = (
+        AutoModelForCausalLM.from_pretrained(path).state_dict()
+        for path in (directory, tmp_path / "sharded")
+    )
+    assert all(torch.equal(whole[key], sharded[key]) for key in whole)
+    save_model(model, tmp_path / "sharded")  # what is replaced goes, shards and index too
+    assert sorted(path.name for path in (tmp_path / "sharded").iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+    ]
+
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+import jax
+from xtoken_jax.models.weights import load_model
+
+def kilobytes(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+load_model(sys.argv[2])  # what libraries take the first time is not the loading's
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = kilobytes("VmRSS")
+model = load_model(sys.argv[1])
+print(kilobytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_loading_holds_no_second_copy(tmp_path, tiny_config, tiny_decoder):
+    save_model(tiny_decoder(), tmp_path / "tiny")
+    config = tiny_config(vocab_size=8192, hidden_size=512, intermediate_size=2048)
+    config |= {"num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 8}
+    model = nnx.eval_shape(lambda: Decoder(Architecture.from_hf(config), rngs=nnx.Rngs(0)))
+    state = nnx.state(model)
+    nnx.update(model, jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, 0.5, x.dtype)), state))
+    save_model(model, tmp_path / "model", max_shard_bytes=2**26)
+    process = subprocess.run(
+        [sys.executable, "-c", MEASURE, tmp_path / "model", tmp_path / "tiny"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    num_bytes = sum(x.size * 4 for x in jax.tree.leaves(state))
+    largest = 8192 * 512 * 4
+    assert num_bytes < 1024 * int(process.stdout) < largest + 1.2 * num_bytes
 
 
 def test_some_layers(saved):

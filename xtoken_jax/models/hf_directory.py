@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from xtoken_jax.errors import XTokenError
+from xtoken_jax.models.shards import MAX_SHARD_BYTES, LazyTensor, write_shards
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -36,6 +36,7 @@ _WRAPPED_PREFIXES = {
     "language_model.lm_head.": "lm_head.",
     "model.language_model.": "model.",
 }
+_MAX_BYTES_MAPPED = 2**24
 _ADVICE = "name a Hugging Face model directory with config.json and model.safetensors"
 
 
@@ -73,7 +74,8 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
 class TensorFiles:
     """The tensors of a model directory, in one safetensors file or many, read lazily by name.
 
-    The files are memory-mapped: only the slices asked for become host arrays.
+    The files are memory-mapped: only the slices asked for become host arrays. The pages that were
+    read count as this process's memory while a file is mapped, so it is mapped anew now and then.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, wrapped: bool = False):
@@ -87,34 +89,46 @@ class TensorFiles:
         Raises:
             XTokenError: there is neither, a named file is missing, or a file is damaged.
         """
-        self._handles: dict[str, Any] = {}
+        self._places: dict[str, tuple[Path, str]] = {}
+        self._handles: dict[Path, Any] = {}
+        self._bytes_mapped = 0
         for path in _tensor_files(Path(directory)):
+            for key in self._handle(path).keys():  # noqa: SIM118, a handle is no mapping
+                name = _unwrapped(key) if wrapped else key
+                if name is not None:
+                    self._places[name] = path, key
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._places))
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """A tensor's shape, without reading it."""
+        path, name = self._places[key]
+        return tuple(self._handle(path).get_slice(name).get_shape())
+
+    def read(self, key: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
+        """A tensor or a block of it, in the file's dtype (bfloat16 by way of ml_dtypes)."""
+        path, name = self._places[key]
+        handle = self._handle(path)
+        tensor = handle.get_tensor(name) if index is None else handle.get_slice(name)[index]
+        self._bytes_mapped += tensor.nbytes
+        if self._bytes_mapped > _MAX_BYTES_MAPPED:
+            self._handles.clear()
+            self._bytes_mapped = 0
+        return tensor
+
+    def _handle(self, path: Path) -> Any:
+        if path not in self._handles:
             try:
-                handle = safe_open(path, framework="numpy")
+                self._handles[path] = safe_open(path, framework="numpy")
             except (SafetensorError, OSError) as error:
                 raise XTokenError(
                     f"{path}: is not a readable safetensors file ({error})"
                 ) from error
-            for key in handle.keys():  # noqa: SIM118, a handle is no mapping
-                name = _unwrapped(key) if wrapped else key
-                if name is not None:
-                    self._handles[name] = handle, key
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._handles
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._handles))
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """A tensor's shape, without reading it."""
-        handle, name = self._handles[key]
-        return tuple(handle.get_slice(name).get_shape())
-
-    def read(self, key: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
-        """A tensor or a block of it, in the file's dtype (bfloat16 by way of ml_dtypes)."""
-        handle, name = self._handles[key]
-        return handle.get_tensor(name) if index is None else handle.get_slice(name)[index]
+        return self._handles[path]
 
 
 def _unwrapped(key: str) -> str | None:
@@ -171,17 +185,20 @@ def check_layers(layers: Sequence[int] | None, num_layers: int) -> tuple[int, ..
 
 
 def write_model_files(
-    directory: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+    directory: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, LazyTensor],
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Write config.json, generation_config.json and model.safetensors."""
+    """Write config.json, generation_config.json and the weights, in one file or in shards."""
     write_json(directory / "config.json", config)
     token_ids = {name: config.get(name) for name in TOKEN_ID_FIELDS}
     write_json(
         directory / "generation_config.json",
         {"_from_model_config": True, **{k: v for k, v in token_ids.items() if v is not None}},
     )
-    # transformers 4 refuses a file without this metadata.
-    save_file(dict(tensors), directory / "model.safetensors", metadata={"format": "pt"})
+    write_shards(directory, tensors, max_shard_bytes=max_shard_bytes)
 
 
 TOKEN_ID_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")

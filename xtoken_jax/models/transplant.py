@@ -25,6 +25,7 @@ from xtoken_jax.models.hf_directory import (
     replaced_directory,
     write_model_files,
 )
+from xtoken_jax.models.shards import LazyTensor
 from xtoken_jax.text import declared_tokens
 
 _VOCABULARY_KEYS = ("model.embed_tokens.weight", "lm_head.weight")
@@ -77,7 +78,8 @@ def transplant(
     config = architecture.with_layers(chosen).to_hf() | token_ids
     config |= {"vocab_size": vocab_size, "dtype": "float32"}
     with replaced_directory(out_dir) as fresh:
-        write_model_files(fresh, config, tensors)
+        lazy = {key: LazyTensor.of(tensor) for key, tensor in tensors.items()}
+        write_model_files(fresh, config, lazy)
         copy_tokenizer(tokenizer_dir, fresh)
 
 

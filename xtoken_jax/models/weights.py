@@ -1,8 +1,10 @@
 """Hugging Face safetensors into a `Decoder`, and a `Decoder` out to a directory."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,10 @@ from xtoken_jax.models.hf_directory import (
 )
 from xtoken_jax.models.keys import KEY_TABLES, Entry, Index
 from xtoken_jax.models.sharding import padded_vocab_size, parameter_spec
+from xtoken_jax.models.shards import MAX_SHARD_BYTES, LazyTensor
+
+_ROWS_PER_BLOCK = 8192
+_ALIGNMENT = 64  # JAX on CPU takes a host array with this alignment over as it is
 
 Fused = tuple[tuple[Entry, nnx.Param], ...]
 
@@ -41,7 +47,8 @@ def load_model(
     """Read a Hugging Face model directory into a `Decoder`.
 
     Each parameter is read block by block from the memory-mapped files, onto the device that keeps
-    the block: no device and no host array ever holds the whole model.
+    the block: no device ever holds the whole model, and the host, besides what stays on its
+    devices, no more than one block and one of the files' tensors (docs/models.md has figures).
 
     Args:
         directory: With config.json and safetensors weights, in one file or indexed.
@@ -88,24 +95,26 @@ def save_model(
     directory: str | os.PathLike[str],
     *,
     tokenizer_dir: str | os.PathLike[str] | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write a directory that `transformers` loads: config, weights, generation config, tokenizer.
 
     The directory appears whole or not at all, in the place of an earlier model there. Weights keep
-    their dtype; the vocabulary's padded rows are left out.
+    their dtype; the vocabulary's padded rows are left out. They are gathered from the devices and
+    written tensor by tensor.
 
     Args:
         model: Sharded or not.
         directory: Free, empty, or an earlier model's.
         tokenizer_dir: Its tokenizer files are copied.
+        max_shard_bytes: Weights that need more than this go to several files with an index.
 
     Raises:
         XTokenError: `directory` holds something else, or `tokenizer_dir` no tokenizer.
     """
-    tensors = _host_tensors(model)
-    dtype = model.embedding_VD.get_value().dtype.name
+    config = model.architecture.to_hf() | {"dtype": model.embedding_VD.get_value().dtype.name}
     with replaced_directory(directory) as fresh:
-        write_model_files(fresh, model.architecture.to_hf() | {"dtype": dtype}, tensors)
+        write_model_files(fresh, config, _lazy_tensors(model), max_shard_bytes=max_shard_bytes)
         if tokenizer_dir is not None:
             copy_tokenizer(tokenizer_dir, fresh)
 
@@ -127,14 +136,18 @@ def _file_shape(entry: Entry, model: Decoder, shape: Sequence[int]) -> tuple[int
     return entry.file_shape((model.vocab_size, *shape[1:]) if entry.stores_vocabulary else shape)
 
 
+def _fused_shape(model: Decoder, fused: Fused) -> tuple[int, ...]:
+    shapes = [_file_shape(entry, model, p.get_value().shape) for entry, p in fused]
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
 def _check_tensors(
     model: Decoder, files: TensorFiles, num_file_layers: int, directory: str | os.PathLike[str]
 ) -> None:
     """Raise one XTokenError naming every missing, unexpected or misshapen tensor."""
     expected: dict[str, tuple[int, ...]] = {}
     for key, fused in _tensors(model).items():
-        shapes = [_file_shape(entry, model, p.get_value().shape) for entry, p in fused]
-        shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        shape = _fused_shape(model, fused)
         layers = range(num_file_layers) if "{layer}" in key else range(1)
         expected |= {key.format(layer=layer): shape for layer in layers}
     found = set(files) - _tolerated(model, files)
@@ -154,8 +167,14 @@ def _tolerated(model: Decoder, files: TensorFiles) -> set[str]:
     keys = {key for key in files if key.endswith(".rotary_emb.inv_freq")}
     head, embedding = "lm_head.weight", "model.embed_tokens.weight"
     tied_twice = model.lm_head_VD is None and head in files and embedding in files
-    if tied_twice and np.array_equal(files.read(head), files.read(embedding)):
-        keys.add(head)
+    if tied_twice and files.shape(head) == files.shape(embedding):
+        num_rows = files.shape(head)[0]
+        blocks = [
+            (slice(start, min(start + _ROWS_PER_BLOCK, num_rows)), slice(None))
+            for start in range(0, num_rows, _ROWS_PER_BLOCK)
+        ]
+        if all(np.array_equal(files.read(head, b), files.read(embedding, b)) for b in blocks):
+            keys.add(head)
     return keys
 
 
@@ -172,7 +191,7 @@ def _read_block(
     index = tuple(
         slice(*part.indices(size)[:2]) for part, size in zip(index, parameter.shape, strict=True)
     )
-    block = np.zeros([part.stop - part.start for part in index], parameter.dtype)
+    block = _aligned_zeros([part.stop - part.start for part in index], parameter.dtype)
     if entry.per_layer:
         file_index = entry.file_index(index[1:], parameter.shape[1:], first_row=first_row)
         for row, layer in zip(block, layers[index[0]], strict=True):
@@ -196,33 +215,50 @@ def _sharding(entry: Entry, shape: Sequence[int], mesh: Mesh | None) -> NamedSha
     return NamedSharding(mesh, parameter_spec(path, shape, mesh.shape))
 
 
+def _aligned_zeros(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    num_bytes = math.prod(shape) * dtype.itemsize
+    raw = np.zeros(num_bytes + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + num_bytes].view(dtype).reshape(shape)
+
+
 def _place(
     read: Callable[[Index], np.ndarray], shape: tuple[int, ...], sharding: NamedSharding | None
 ) -> jax.Array:
-    """Put every device's block on it, one after the other."""
+    """Put every block on the devices that keep it, one block after the other."""
     if sharding is None:
-        return jnp.asarray(read(tuple(slice(None) for _ in shape)))
-    blocks = [
-        jax.device_put(read(index or ()), device)
-        for device, index in sharding.addressable_devices_indices_map(shape).items()
-    ]
+        return jax.device_put(read(tuple(slice(None) for _ in shape)))
+    devices: dict[str, list[Any]] = {}
+    indices: dict[str, Index] = {}
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        indices[str(index)] = index or ()
+        devices.setdefault(str(index), []).append(device)
+    blocks: list[jax.Array] = []
+    for name, index in indices.items():
+        block = read(index)  # once for all replicas
+        blocks += [jax.device_put(block, device) for device in devices[name]]
+        jax.block_until_ready(blocks)  # or the host would hold what is still on its way
     return jax.make_array_from_single_device_arrays(shape, sharding, blocks)
 
 
-def _host_tensors(model: Decoder) -> dict[str, np.ndarray]:
-    """Every tensor of the model as the file has it, on the host."""
-    tensors: dict[str, np.ndarray] = {}
+def _lazy_tensors(model: Decoder) -> dict[str, LazyTensor]:
+    """Every tensor of the model as the file has it, made on the host when it is read."""
+    tensors: dict[str, LazyTensor] = {}
     for key, fused in _tensors(model).items():
-        layers = range(model.architecture.num_layers) if "{layer}" in key else range(1)
-        for layer in layers:
-            parts = [_host_tensor(model, entry, parameter, layer) for entry, parameter in fused]
-            tensors[key.format(layer=layer)] = np.concatenate(parts) if parts[1:] else parts[0]
+        shape, dtype = _fused_shape(model, fused), np.dtype(fused[0][1].get_value().dtype)
+        for layer in range(model.architecture.num_layers if "{layer}" in key else 1):
+            tensors[key.format(layer=layer)] = LazyTensor(
+                shape, dtype, partial(_host_tensor, model, fused, layer)
+            )
     return tensors
 
 
-def _host_tensor(model: Decoder, entry: Entry, parameter: nnx.Param, layer: int) -> np.ndarray:
-    value = parameter.get_value()
-    if entry.per_layer:
-        return entry.to_file(np.asarray(value[layer]))
-    rows = model.vocab_size if entry.stores_vocabulary else value.shape[0]
-    return entry.to_file(np.asarray(value)[:rows])
+def _host_tensor(model: Decoder, fused: Fused, layer: int) -> np.ndarray:
+    parts = []
+    for entry, parameter in fused:
+        value = parameter.get_value()
+        part = np.asarray(value[layer] if entry.per_layer else value)
+        if entry.stores_vocabulary:
+            part = part[: model.vocab_size]
+        parts.append(entry.to_file(part))
+    return np.concatenate(parts) if parts[1:] else parts[0]

@@ -217,6 +217,7 @@ class TestDifferences:
             {"mesh": {"data": 2}},
             {"checkpoint": {"every_steps": 1}},
             {"evaluation": {"length": 9}},
+            {"optim": {"max_skipped_steps": 3}},
         ],
     )
     def test_what_does_not_change_the_losses_is_free(self, changes):

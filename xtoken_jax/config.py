@@ -199,6 +199,8 @@ class OptimConfig(_Section):
     b2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest global gradient norm."""
+    max_skipped_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps of a run that may have a loss or gradient that is not finite: they change nothing."""
 
     def __post_init__(self) -> None:
         """The warm-up must end before the run does."""
@@ -271,7 +273,8 @@ class ExperimentConfig(_Section):
 
 
 # What may differ between a checkpoint and the run that resumes it: none of it changes the losses.
-_FREE_ON_RESUME = ("run_dir", "mesh", "checkpoint", "evaluation")
+# Of `optim.max_skipped_steps` the checkpoint holds how many were skipped.
+_FREE_ON_RESUME = ("run_dir", "mesh", "checkpoint", "evaluation", "optim.max_skipped_steps")
 
 
 def load_config(path: str | Path) -> ExperimentConfig:
@@ -340,13 +343,16 @@ def to_dict(config: ExperimentConfig) -> dict[str, Any]:
 
 def differences(saved: Mapping[str, Any], config: ExperimentConfig) -> list[str]:
     """What stands between a checkpoint's config and this one, as `field: saved -> now` lines."""
-    before = _flat({k: v for k, v in saved.items() if k not in _FREE_ON_RESUME})
-    now = _flat({k: v for k, v in to_dict(config).items() if k not in _FREE_ON_RESUME})
+    before, now = _flat(saved), _flat(to_dict(config))
     return [
         f"{field}: {before.get(field)} -> {now.get(field)}"
         for field in sorted(before.keys() | now.keys())
-        if before.get(field) != now.get(field)
+        if before.get(field) != now.get(field) and not _is_free(field)
     ]
+
+
+def _is_free(field: str) -> bool:
+    return any(field == free or field.startswith(f"{free}.") for free in _FREE_ON_RESUME)
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -31,7 +31,8 @@ def state(step):
     values_DF = np.random.default_rng(step).normal(size=(50, 40))
     student = {"kernel_DF": jnp.asarray(values_DF, jnp.float32)}
     trained = Trained(student, None)  # pyright: ignore[reportArgumentType]
-    return TrainState(trained, {"mu": -trained.student["kernel_DF"]}, jnp.int32(step), jnp.bool(1))
+    optimiser = {"mu": -trained.student["kernel_DF"]}
+    return TrainState(trained, optimiser, jnp.int32(step), jnp.int32(1), jnp.bool(1))
 
 
 def place(step):

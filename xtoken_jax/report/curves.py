@@ -15,7 +15,7 @@ _CURVES = (
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl, by step.
+    """The records of metrics.jsonl, by step, of the steps that were not skipped.
 
     A last line that a kill cut short is left out.
 
@@ -36,6 +36,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
         except ValueError as error:
             if number < len(lines):
                 raise XTokenError(f"{path}:{number}: must be JSON, got: {error}") from error
+    records = [record for record in records if "skipped" not in record]
     if not records:
         raise XTokenError(f"{path} must hold at least one step, but is empty")
     return records

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -50,7 +51,7 @@ def attempt(action: Callable[..., _Result], *arguments: Any) -> Success[_Result]
             failure = Failure(_reason(error))
             del error
         gc.collect()  # coroutines that complain when they are collected do it here, unheard
-        return failure
+    return failure
 
 
 @contextmanager
@@ -65,7 +66,16 @@ def _silence() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        sys.unraisablehook = hook
+        # TensorStore's threads may report to an event loop that a failure has closed, later on.
+        is_filter = isinstance(hook, partial) and hook.func is _all_but_late_callbacks
+        sys.unraisablehook = hook if is_filter else partial(_all_but_late_callbacks, hook)
+
+
+def _all_but_late_callbacks(
+    hook: Callable[[Any], Any], unraisable: "sys.UnraisableHookArgs"
+) -> None:
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        hook(unraisable)
 
 
 def _reason(error: Exception) -> str:

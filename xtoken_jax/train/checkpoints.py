@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from xtoken_jax.train.fingerprints import changed_sources
 from xtoken_jax.train.integrity import checksum, record_sizes, size_complaint
 from xtoken_jax.train.step import TrainState
 
+_REMOVALS = 50
 _CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -156,13 +158,21 @@ class Checkpoints:
         outcome = attempt(action)
         if isinstance(outcome, Success):
             return
-        for remnant in self.directory.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(remnant, ignore_errors=True)  # it may be what fills the disk
+        self._remove_remnants()
         last = self.latest_step
         kept = "there is none before it" if last is None else f"the last good one is {last}"
         raise XTokenError(
             f"checkpoint {self.directory}/{step} could not be written: {outcome.reason}; {kept}"
         )
+
+    def _remove_remnants(self) -> None:
+        """Remove what was half-written, which may be what fills the disk."""
+        for _ in range(_REMOVALS):
+            for remnant in self.directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(remnant, ignore_errors=True)
+            time.sleep(0.1)  # TensorStore's threads may still be writing
+            if not any(self.directory.glob("*.orbax-checkpoint-tmp*")):
+                return
 
     def _finish(self) -> None:
         """Wait until what is being saved is on disk."""
@@ -231,7 +241,7 @@ class Checkpoints:
 
 
 def _checked(state: TrainState) -> tuple[Any, ...]:
-    return state.params, state.optimiser, state.step
+    return state.params, state.optimiser, state.step, state.skipped
 
 
 def _free_name(path: Path) -> Path:

@@ -62,7 +62,7 @@ def run_steps(
         Progress(total=last, step=first - 1) as progress,
         MetricsLog(run_dir / "metrics.jsonl", step=first - 1) as log,
     ):
-        reader = _Reader(config, checkpoints, log, progress)
+        reader = _Reader(config, checkpoints, log, progress, skipped=int(state.skipped))
         for number in range(first, last + 1):
             data_state = batches.get_state()
             batch = next(batches)
@@ -89,12 +89,16 @@ class _Reader:
         checkpoints: Checkpoints,
         log: MetricsLog,
         progress: Progress,
+        *,
+        skipped: int,
     ) -> None:
         self._schedule = learning_rate_schedule(config.optim)
         self._checkpoints = checkpoints
         self._log = log
         self._progress = progress
         self._last_read = time.perf_counter()
+        self._skipped = skipped
+        self._may_skip = config.optim.max_skipped_steps
 
     def read(self, done: _Pending, state: TrainState) -> None:
         """Log a step, or stop the run if it went wrong."""
@@ -103,20 +107,36 @@ class _Reader:
             # The state is still the one from before the step: see `make_step`.
             self._checkpoints.save(state, done.data_state)
             self._checkpoints.close()
-            raise XTokenError(_unhealthy(done, values, self._checkpoints))
+            raise XTokenError(self._too_many(done, values))
+        before, self._skipped = self._skipped, int(values.pop("skipped"))
+        if self._skipped > before:
+            self._log.write({"step": done.number, "skipped": done.batch.records})
+            self._progress.say(f"{self._skip(done, values)} ({self._skipped} of {self._may_skip})")
+            return
         now = time.perf_counter()
         speed = done.batch.num_tokens / (now - self._last_read)
         self._last_read = now
-        rate = self._schedule(done.number - 1)
+        rate = self._schedule(done.number - 1 - self._skipped)
         values |= {"learning_rate": float(jax.device_get(rate)), "tokens_per_second": speed}
         self._log.write({"step": done.number, **values})
         self._progress.update(done.number, loss=values["cross_entropy"], tokens_per_second=speed)
 
+    def _skip(self, done: _Pending, values: dict[str, float]) -> str:
+        return f"step {done.number} skipped: {_found(values)}; records: {_records(done)}"
 
-def _unhealthy(done: _Pending, values: dict[str, float], checkpoints: Checkpoints) -> str:
-    found = ", ".join(f"{name} {values[name]}" for name in ("loss", "gradient_norm"))
-    return (
-        f"step {done.number} must have a finite loss and gradient, got {found}; "
-        f"records: {', '.join(done.batch.records)}; "
-        f"the state from before it is in {checkpoints.directory}"
-    )
+    def _too_many(self, done: _Pending, values: dict[str, float]) -> str:
+        skipped = f" after {self._skipped} skipped steps" if self._skipped else ""
+        return (
+            f"step {done.number} must have a finite loss and gradient, got {_found(values)}"
+            f"{skipped}; records: {_records(done)}; the state from before it is in "
+            f"{self._checkpoints.directory}; an `optim.max_skipped_steps` above {self._may_skip} "
+            "leaves it out"
+        )
+
+
+def _found(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {values[name]}" for name in ("loss", "gradient_norm"))
+
+
+def _records(done: _Pending) -> str:
+    return ", ".join(done.batch.records)

@@ -44,3 +44,7 @@ class Progress:
         if self._bar.disable and (due or step == self._total):
             self._console.print(f"step {step}/{self._total}: {summary}", highlight=False)
             self._last_line = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -161,6 +161,7 @@ def _make_step(
         make_optimiser(config.optim, config.projection),
         config.loss,
         num_tokens=tokenizers.student.num_tokens,
+        max_skipped_steps=config.optim.max_skipped_steps,
         shardings=jax.tree.map(lambda x: x.sharding, state),
     )
     sharding = batch_sharding(mesh)

@@ -50,13 +50,15 @@ class TrainState:
     Attributes:
         params: What is trained.
         optimiser: The optimiser's state, sharded like the parameters.
-        step: Updates made so far.
-        healthy: False once a loss or gradient was not finite; from then on nothing changes.
+        step: Steps taken so far, those that were skipped included.
+        skipped: Steps whose loss or gradient was not finite.
+        healthy: False once there was one such step too many; from then on nothing changes.
     """
 
     params: Trained
     optimiser: Any
     step: Int[Array, ""]
+    skipped: Int[Array, ""]
     healthy: Bool[Array, ""]
 
 
@@ -94,7 +96,8 @@ def init_state(params: Trained, optimiser: optax.GradientTransformation, mesh: M
     """The state before the first step, the optimiser's born sharded like the parameters."""
 
     def init(params):
-        return TrainState(params, optimiser.init(params), jnp.int32(0), jnp.bool(True))
+        zero = jnp.int32(0)
+        return TrainState(params, optimiser.init(params), zero, zero, jnp.bool(True))
 
     shardings = state_shardings(jax.eval_shape(init, params), mesh)
     return jax.jit(init, out_shardings=shardings, donate_argnums=0)(params)
@@ -111,13 +114,14 @@ def make_step(
     loss: LossConfig,
     *,
     num_tokens: int,
+    max_skipped_steps: int,
     shardings: TrainState,
 ) -> Step:
     """Build the step: `step(state, teacher_params, tables, batch) -> state, metrics`.
 
     The state is donated. A step whose loss or gradient is not finite leaves the parameters and the
-    optimiser as they were, and so does every step after it, so that the state from before it is
-    still there when the host learns of it.
+    optimiser as they were. Where there were as many as may be skipped, so does every step after it,
+    so that the state from before it is still there when the host learns of it.
 
     Args:
         student: Of the model whose parameters are in the state.
@@ -125,6 +129,7 @@ def make_step(
         optimiser: What `init_state` was given.
         loss: What is minimised.
         num_tokens: Of the student's tokenizer.
+        max_skipped_steps: With a loss or gradient that is not finite.
         shardings: Of the state, the same before and after a step.
     """
 
@@ -146,15 +151,17 @@ def make_step(
         (total, metrics), gradient = gradient_of(state.params, output, tables, batch)
         norm = optax.tree.norm(gradient.student)
         is_finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
-        healthy = state.healthy & is_finite
+        healthy = state.healthy & (is_finite | (state.skipped < max_skipped_steps))
         updates, new_optimiser = optimiser.update(gradient, state.optimiser, state.params)
-        new = (optax.apply_updates(state.params, updates), new_optimiser, state.step + 1)
-        old = (state.params, state.optimiser, state.step)
-        params, optimiser_state, number = jax.tree.map(
-            lambda after, before: jnp.where(healthy, after, before), new, old
+        params, optimiser_state = jax.tree.map(
+            lambda after, before: jnp.where(healthy & is_finite, after, before),
+            (optax.apply_updates(state.params, updates), new_optimiser),
+            (state.params, state.optimiser),
         )
-        metrics |= {"loss": total, "gradient_norm": norm, "healthy": healthy}
-        return TrainState(params, optimiser_state, number, healthy), metrics
+        number = state.step + healthy
+        skipped = state.skipped + (healthy & ~is_finite)
+        metrics |= {"loss": total, "gradient_norm": norm, "healthy": healthy, "skipped": skipped}
+        return TrainState(params, optimiser_state, number, skipped, healthy), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 

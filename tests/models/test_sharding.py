@@ -39,6 +39,15 @@ SPECS = {
 EVERY_PARAMETER = {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
 
 
+GEMMA_SPECS = {
+    "layers.query_norm_E": (None, None),
+    "layers.key_norm_E": (None, None),
+    "layers.attention_out_norm_D": (None, None),
+    "layers.ffn_out_norm_D": (None, None),
+}
+GEMMA = {"model_type": "gemma3_text", "head_dim": 8, "sliding_window": 5}
+
+
 def specs_by_name(shardings):
     """Specs by dotted name, with Variables' own "value" left out."""
     leaves = jax.tree_util.tree_leaves_with_path(
@@ -55,6 +64,11 @@ def test_the_spec_of_every_parameter(tiny_decoder, mesh_222):
     model = tiny_decoder(options={"padded_vocab_size": 66}, **EVERY_PARAMETER)
     found = specs_by_name(state_shardings(nnx.state(model), mesh_222))
     assert found == {name: PartitionSpec(*spec) for name, spec in SPECS.items()}
+    found = specs_by_name(
+        state_shardings(nnx.state(tiny_decoder(vocab_size=66, **GEMMA)), mesh_222)
+    )
+    assert found.keys() - SPECS.keys() == GEMMA_SPECS.keys()
+    assert all(found[name] == PartitionSpec(*spec) for name, spec in GEMMA_SPECS.items())
 
 
 def test_optimizer_state_is_sharded_like_parameters(tiny_decoder, mesh_222):
@@ -80,11 +94,17 @@ def test_vocabulary_padding(mesh_222):
     assert padded_vocab_size(66, mesh_222) == 66
 
 
-@pytest.mark.parametrize("num_kv_heads", [2, 1])  # one head: replicated over `tensor`
-def test_sharded_equals_unsharded(tiny_decoder, batch, mesh_222, num_kv_heads):
-    model = tiny_decoder(
-        options={"padded_vocab_size": 66}, num_key_value_heads=num_kv_heads, **EVERY_PARAMETER
-    )
+@pytest.mark.parametrize(
+    "changes",
+    [
+        EVERY_PARAMETER,
+        # One key-value head: replicated over `tensor`.
+        GEMMA | {"num_key_value_heads": 1, "sliding_window_pattern": 2},
+    ],
+    ids=["llama", "gemma3"],
+)
+def test_sharded_equals_unsharded(tiny_decoder, batch, mesh_222, changes):
+    model = tiny_decoder(options={"padded_vocab_size": 66}, **changes)
     graph, state = nnx.split(model)
 
     @jax.value_and_grad

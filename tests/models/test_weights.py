@@ -65,6 +65,21 @@ def test_mesh_shards_pads_and_exports_the_same(saved, tmp_path, mesh_222, batch,
     assert_equal_parameters(model, load_model(tmp_path / "again"))
 
 
+@pytest.mark.parametrize("model_type", ["phi3", "gemma3_text"])
+def test_blocks_of_fused_tensors(saved, tmp_path, mesh_222, model_type):
+    """A device's part of a projection is cut out of the tensor that holds several."""
+    model, directory = saved(model_type=model_type)
+    sharded = load_model(directory, mesh=mesh_222)
+    assert sharded.layers.gate_DF[...].sharding.shard_shape((3, 32, 48)) == (3, 16, 24)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_array_equal(np.asarray(y)[tuple(map(slice, x.shape))], x),
+        nnx.state(model),
+        nnx.state(sharded),
+    )
+    save_model(sharded, tmp_path / "again")
+    assert_equal_parameters(model, load_model(tmp_path / "again"))
+
+
 def test_transformers_loads_an_export(saved, torch, logits_of, batch):
     from transformers import AutoModelForCausalLM
 

@@ -1,8 +1,15 @@
-"""Who sees whom, and the attention itself."""
+"""Who sees whom, and the attention itself, in the form that each backend does best."""
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
+
+Implementation = Literal["grouped", "xla", "cudnn"]
+
+_MAX_CUDNN_HEAD_DIM = 128  # 256 on Hopper and later, which is not asked for
 
 
 def attention_mask(
@@ -27,6 +34,8 @@ def attention(
     *,
     scale: float,
     softcap: float | None = None,
+    causal: bool = False,
+    implementation: Implementation | None = None,
 ) -> Float[Array, "B S H E"]:
     """Dot-product attention with grouped heads; softmax in float32.
 
@@ -38,8 +47,63 @@ def attention(
         value_BTGE: One head for each group.
         mask_BST: True where a position may look.
         scale: Multiplies the scores.
-        softcap: Scores x become c tanh(x / c) before the mask.
+        softcap: Scores x become c tanh(x / c) before the mask; "grouped" alone does that.
+        causal: Promises that S is T and that the mask allows nothing after a position, so that an
+            implementation may leave out half of the work.
+        implementation: Default: see `choose_implementation`.
     """
+    if implementation is None:
+        implementation = choose_implementation(
+            current_platform(),
+            query_BSHE.dtype,
+            head_dim=query_BSHE.shape[-1],
+            lengths=(query_BSHE.shape[1], key_BTGE.shape[1]),
+            softcap=softcap,
+        )
+    if implementation == "grouped":
+        return _grouped_attention(
+            query_BSHE, key_BTGE, value_BTGE, mask_BST, scale=scale, softcap=softcap
+        )
+    return jax.nn.dot_product_attention(
+        query_BSHE,
+        key_BTGE,
+        value_BTGE,
+        mask=mask_BST[:, None],
+        scale=scale,
+        is_causal=causal,
+        implementation=implementation,
+    )
+
+
+def choose_implementation(
+    platform: str,
+    dtype: DTypeLike,
+    *,
+    head_dim: int,
+    lengths: tuple[int, int],
+    softcap: float | None = None,
+) -> Implementation:
+    """The form of attention for a backend.
+
+    "cudnn" is JAX's flash attention for NVIDIA GPUs: it never holds the scores, takes the mask as a
+    bias [B, 1, S, T], and wants half precision, a head dim that is a multiple of 8 and at most 128,
+    and even lengths for the gradient. "grouped" is ours, for CPU and for soft caps. "xla" is JAX's
+    for all else.
+    """
+    if platform == "cpu" or softcap is not None:
+        return "grouped"
+    is_half = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
+    fits = head_dim % 8 == 0 and head_dim <= _MAX_CUDNN_HEAD_DIM and not any(n % 2 for n in lengths)
+    return "cudnn" if platform == "gpu" and is_half and fits else "xla"
+
+
+def current_platform() -> str:
+    """Of the mesh that is set, which may be of machines that are not here; else JAX's default."""
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+    return jax.default_backend() if device is None else device.platform
+
+
+def _grouped_attention(query_BSHE, key_BTGE, value_BTGE, mask_BST, *, scale, softcap):
     B, S, H, E = query_BSHE.shape
     T, G = key_BTGE.shape[1:3]
     R = H // G

@@ -216,6 +216,7 @@ class Layer(nnx.Module):
             mask_BST,
             scale=(arch.query_pre_attn_scalar or arch.head_dim) ** -0.5,
             softcap=arch.attention_softcap,
+            causal=True,
         )
         return self._linear("BSHE,HED->BSD", mixed_BSHE, self.output_HED, self.output_bias_D)
 

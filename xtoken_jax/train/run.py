@@ -31,7 +31,7 @@ from xtoken_jax.train.fingerprints import fingerprints
 from xtoken_jax.train.lock import locked
 from xtoken_jax.train.loop import run_steps
 from xtoken_jax.train.memory import memory_advice
-from xtoken_jax.train.mesh import make_mesh
+from xtoken_jax.train.mesh import check_models, make_mesh
 from xtoken_jax.train.metrics import write_text
 from xtoken_jax.train.optimiser import make_optimiser
 from xtoken_jax.train.step import (
@@ -86,6 +86,7 @@ def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
     mesh = make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp, tensor=config.mesh.tensor)
     with jax.set_mesh(mesh):
         # What a user can get wrong comes first, what takes long comes last.
+        check_models(_models(config), mesh)
         tokenizers = setup.load_tokenizers(config)
         examples = setup.load_examples(config, tokenizers)
         checkpoints.check_sources(fingerprints(examples))
@@ -133,6 +134,14 @@ def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
                 learned = to_host(projection, np.asarray(weights_N))
                 save_projection(learned, run_dir / "projection_learned.safetensors")
     return RunResult(run_dir, int(state.step), stopped_by)
+
+
+def _models(config: ExperimentConfig) -> dict[str, str]:
+    """What is loaded onto the mesh, by field."""
+    models = {"student.model": config.student.model}
+    if config.loss.distillation != "none":
+        models["teacher.model"] = config.teacher.model
+    return models
 
 
 def _entry_logits(config: ExperimentConfig, tables: Tables | None) -> jax.Array | None:

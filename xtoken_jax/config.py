@@ -164,6 +164,9 @@ class DataConfig(_Section):
     """Student tokens a row."""
     teacher_length: Annotated[int, Field(ge=2)] = 1024
     """Teacher tokens a row."""
+    prepared: str | None = None
+    """Directory that `xtoken prepare` fills and training then reads; None tokenises, aligns and
+    packs in memory when the run starts."""
     loss_roles: Annotated[
         tuple[Literal["system", "user", "assistant", "tool"], ...], Field(min_length=1)
     ] = ("assistant",)

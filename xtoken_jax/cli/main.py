@@ -12,6 +12,7 @@ from xtoken_jax.cli.assets import Assets
 from xtoken_jax.cli.audit import Audit
 from xtoken_jax.cli.evaluate import Eval
 from xtoken_jax.cli.parsing import parse
+from xtoken_jax.cli.prepare import run_prepare
 from xtoken_jax.cli.project import Project
 from xtoken_jax.cli.report import Report
 from xtoken_jax.cli.train import run_train
@@ -24,6 +25,11 @@ _COMMANDS: dict[str, type] = {
     "audit": Audit,
     "eval": Eval,
     "report": Report,
+}
+# These take a config file, and any of its fields as an option.
+_EXPERIMENTS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "prepare": (run_prepare, "Tokenise, align and pack a config's data, once."),
+    "train": (run_train, "Distil as a config says; goes on from the last checkpoint."),
 }
 
 
@@ -48,8 +54,8 @@ def _run(arguments: list[str]) -> int:
     if name in ("-h", "--help"):
         print(_usage())
         return 0
-    if name == "train":
-        return run_train(arguments[1:])
+    if name in _EXPERIMENTS:
+        return _EXPERIMENTS[name][0](arguments[1:])
     if name not in _COMMANDS:
         raise UsageError(f"unknown command `{name}`; known are {', '.join(_names())}")
     command: Callable[[], None] = parse(_COMMANDS[name], arguments[1:], prog=f"xtoken {name}")
@@ -58,14 +64,14 @@ def _run(arguments: list[str]) -> int:
 
 
 def _names() -> list[str]:
-    return [*_COMMANDS, "train"]
+    return [*_COMMANDS, *_EXPERIMENTS]
 
 
 def _usage() -> str:
     lines = ["usage: xtoken COMMAND ...", ""]
     for name, command in _COMMANDS.items():
         lines.append(f"  {name:8s} {(command.__doc__ or '').strip()}")
-    lines.append("  train    Distil as a config says; goes on from the last checkpoint.")
+    lines += [f"  {name:8s} {told}" for name, (_, told) in _EXPERIMENTS.items()]
     return "\n".join([*lines, "", "`xtoken COMMAND --help` lists a command's options."])
 
 

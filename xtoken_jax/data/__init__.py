@@ -1,12 +1,22 @@
 """From texts to aligned, packed batches in a reproducible order."""
 
-from xtoken_jax.data.batches import Batch, TeacherBatch, batch_dataset, padded_rows, row_batches
+from xtoken_jax.data.batches import (
+    Batch,
+    RowSource,
+    TeacherBatch,
+    batch_dataset,
+    padded_rows,
+    row_batches,
+)
 from xtoken_jax.data.chat import ChatOptions
 from xtoken_jax.data.example import Example, Lengths, TeacherTokens
 from xtoken_jax.data.examples import make_examples, try_examples
+from xtoken_jax.data.files import matches
+from xtoken_jax.data.prepare import Plan, prepare
+from xtoken_jax.data.prepared import PreparedRows, check_plan
 from xtoken_jax.data.problems import OnError, Problem, Tally
 from xtoken_jax.data.records import Chat, Document, Format, Item, documents_of
-from xtoken_jax.data.rows import Rows, Utilisation, pack, utilisation
+from xtoken_jax.data.rows import Rows, Utilisation, joined, pack, utilisation
 from xtoken_jax.data.sources import (
     Part,
     SourceKind,
@@ -33,7 +43,10 @@ __all__ = [
     "Lengths",
     "OnError",
     "Part",
+    "Plan",
+    "PreparedRows",
     "Problem",
+    "RowSource",
     "Rows",
     "SourceKind",
     "Tally",
@@ -41,15 +54,19 @@ __all__ = [
     "TeacherTokens",
     "Utilisation",
     "batch_dataset",
+    "check_plan",
     "documents_of",
     "gsm_symbolic",
     "hf_dataset",
+    "joined",
     "jsonl_files",
     "make_examples",
+    "matches",
     "pack",
     "padded_rows",
     "parquet_files",
     "part_of",
+    "prepare",
     "python_docs",
     "read_source",
     "row_batches",

@@ -1,14 +1,15 @@
 """Batches in an order that the seed alone decides, and whose place can be saved."""
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import grain
 import numpy as np
 
 from xtoken_jax.data.example import Example, Lengths
-from xtoken_jax.data.rows import Rows, pack
+from xtoken_jax.data.order import RowOrder
+from xtoken_jax.data.rows import pack
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,56 @@ def batch_dataset(
     return row_batches(rows, batch_size=batch_size, seed=seed)
 
 
-def row_batches(rows: Rows, *, batch_size: int, seed: int) -> grain.IterDataset:
-    """An endless data set of `Batch`es of rows: which rows is decided by the seed and the place."""
-    order = RowOrder(len(rows), seed)
+class RowSource(Protocol):
+    """Packed rows in memory or on disk."""
+
+    @property
+    def lengths(self) -> Lengths:
+        """Of the rows."""
+        ...
+
+    @property
+    def num_rows(self) -> Sequence[int]:
+        """Rows of each source."""
+        ...
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """A hash of what each file, generator or shard gave."""
+        ...
+
+    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, list[str]]:
+        """Some rows, and the records in them."""
+        ...
+
+
+def row_batches(
+    rows: RowSource,
+    *,
+    batch_size: int,
+    seed: int,
+    weights: Sequence[float] | None = None,
+    host: int = 0,
+    num_hosts: int = 1,
+) -> grain.IterDataset:
+    """An endless data set of `Batch`es of rows: which rows is decided by the seed and the place.
+
+    Args:
+        rows: What to draw from.
+        batch_size: Rows of the batch of all hosts; a multiple of `num_hosts`.
+        seed: Of the order.
+        weights: Share of each source in a mixture; None for every row once an epoch.
+        host: Which of the hosts' equal parts of each batch to read.
+        num_hosts: However many there are, the batch of all is the same.
+    """
+    if batch_size % num_hosts:
+        raise ValueError(f"`batch_size` must be a multiple of {num_hosts} hosts, got {batch_size}")
+    order = RowOrder(rows.num_rows, seed, weights=weights)
+    own_size = batch_size // num_hosts
 
     def batch(number: int) -> Batch:
-        arrays, records = rows.read(order.rows(number * batch_size, batch_size))
+        first = number * batch_size + host * own_size
+        arrays, records = rows.read(order.rows(first, own_size))
         return collate(arrays, records, rows.lengths)
 
     # One thread that is a few batches ahead: a batch is made in less time than any step takes.
@@ -82,23 +127,6 @@ def row_batches(rows: Rows, *, batch_size: int, seed: int) -> grain.IterDataset:
 
 # Batches that a data set says it has: years of any training.
 _ENDLESS = 1 << 40
-
-
-class RowOrder:
-    """Every row once an epoch, in an order drawn anew for each epoch."""
-
-    def __init__(self, num_rows: int, seed: int) -> None:
-        self._num_rows = num_rows
-        self._seed = seed
-        self._epoch = functools.lru_cache(maxsize=2)(self._draw)
-
-    def _draw(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self._seed, epoch)).permutation(self._num_rows)
-
-    def rows(self, first: int, count: int) -> list[int]:
-        """The rows at `count` places from the `first`, counted through all epochs."""
-        places = (divmod(place, self._num_rows) for place in range(first, first + count))
-        return [int(self._epoch(epoch)[at]) for epoch, at in places]
 
 
 def collate(arrays: np.ndarray, records: list[str], lengths: Lengths) -> Batch:

@@ -70,29 +70,23 @@ class Tally:
                 self.num_good += 1
                 yield item
 
-    def add(self, problem: Problem, *, passed_before: bool = False) -> None:
+    def add(self, problem: Problem, *, passed_before: bool = False, count: int = 1) -> None:
         """Deal with a bad record.
 
         Args:
             problem: What is wrong with it.
             passed_before: It was counted as good by an earlier step.
+            count: So many records with the same kind of problem, of which this is the first.
 
         Raises:
             XTokenError: `on_error` is `error`, or the share of bad records is too large.
         """
         if self._on_error == "error":
             raise XTokenError(problem.message)
-        self.num_good -= passed_before
-        self.add_counts({problem.kind: 1}, {problem.kind: problem.message})
-
-    def add_counts(self, dropped: dict[str, int], examples: dict[str, str]) -> None:
-        """Add what was counted elsewhere.
-
-        Raises:
-            XTokenError: the share of bad records is too large.
-        """
-        self.dropped.update(dropped)
-        self.examples = {**examples, **self.examples}
+        if passed_before:
+            self.num_good -= count
+        self.dropped[problem.kind] += count
+        self.examples.setdefault(problem.kind, problem.message)
         if self.dropped.total() + self.num_good >= _FEW:
             self.check()
 

@@ -1,7 +1,7 @@
 """Documents packed first-fit into rows of fixed length, on all sides at once."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,11 +19,15 @@ class Rows:
         arrays: One structured element a row, as `row_dtype` says.
         records: Where the documents of each row came from.
         lengths: Of the rows.
+        num_rows: Of each source, where there are several: rows come one source after the other.
+        fingerprints: A hash of what each file or generator gave.
     """
 
     arrays: np.ndarray
     records: Sequence[list[str]]
     lengths: Lengths
+    num_rows: Sequence[int] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -64,7 +68,16 @@ def pack(examples: Iterable[Example], lengths: Lengths) -> Rows:
     arrays = np.zeros(len(groups), row_dtype(lengths))
     for index, group in enumerate(groups):
         fill_row(arrays[index], group)
-    return Rows(arrays, [[example.record for example in group] for group in groups], lengths)
+    records = [[example.record for example in group] for group in groups]
+    return Rows(arrays, records, lengths, [len(groups)])
+
+
+def joined(parts: Sequence[Rows], fingerprints: Mapping[str, str]) -> Rows:
+    """The rows of several sources, which must have the same lengths."""
+    arrays = np.concatenate([part.arrays for part in parts])
+    records = [records for part in parts for records in part.records]
+    num_rows = [len(part) for part in parts]
+    return Rows(arrays, records, parts[0].lengths, num_rows, fingerprints)
 
 
 def first_fit(
@@ -109,23 +122,23 @@ def fill_row(row: np.void, group: Sequence[Example]) -> None:
         chunks = [(side.student_chunk, side.teacher_chunk) for side in sides]
         counts = [1 + max(side.student_chunk.max(initial=-1), -1) for side in sides]
         before = np.cumsum(counts) - counts
-        for at, field in enumerate(("student_chunk", "teacher_chunk")):
-            _put_chunks(row[f"{prefix}:{field}"], [pair[at] for pair in chunks], before)
+        for at, name in enumerate(("student_chunk", "teacher_chunk")):
+            _put_chunks(row[f"{prefix}:{name}"], [pair[at] for pair in chunks], before)
 
 
 def _put_side(row: np.void, prefix: str, ids: Sequence[np.ndarray]) -> None:
-    joined = np.concatenate(ids)
-    row[f"{prefix}:ids"][: len(joined)] = joined
+    end_to_end = np.concatenate(ids)
+    row[f"{prefix}:ids"][: len(end_to_end)] = end_to_end
     segments = np.repeat(np.arange(1, len(ids) + 1), [len(part) for part in ids])
-    row[f"{prefix}:segments"][: len(joined)] = segments
+    row[f"{prefix}:segments"][: len(end_to_end)] = segments
 
 
-def _put_chunks(field: np.ndarray, chunks: Sequence[np.ndarray], before: np.ndarray) -> None:
+def _put_chunks(values: np.ndarray, chunks: Sequence[np.ndarray], before: np.ndarray) -> None:
     """Chunks count within a document; here they are made to count within the row."""
-    field[:] = -1
-    joined = np.concatenate(chunks)
+    values[:] = -1
+    end_to_end = np.concatenate(chunks)
     shift = np.repeat(before, [len(part) for part in chunks])
-    field[: len(joined)] = np.where(joined >= 0, joined + shift, -1)
+    values[: len(end_to_end)] = np.where(end_to_end >= 0, end_to_end + shift, -1)
 
 
 @dataclass(frozen=True)
@@ -139,8 +152,8 @@ class Utilisation:
 def utilisation(rows: Rows) -> Utilisation:
     """Shares of places that are not padding; 0 without rows."""
 
-    def share(field: str) -> float:
-        segments = rows.arrays[field]
+    def share(name: str) -> float:
+        segments = rows.arrays[name]
         return float((segments > 0).mean()) if segments.size else 0.0
 
     names = rows.lengths.teachers

@@ -1,5 +1,6 @@
 """Chat templates: what one side makes of a conversation, and where in it each message stands."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ class Rendered:
 class ChatTemplate:
     """One side's template with its arguments.
 
+    Attributes:
+        fingerprint: A hash of both.
+
     Raises:
         XTokenError: the template cannot be read.
     """
@@ -55,6 +59,8 @@ class ChatTemplate:
             tokenizer_object=Tokenizer(models.BPE()), chat_template=template, **declared
         )
         self._arguments = dict(arguments)
+        identity = json.dumps([template, dict(declared), self._arguments], sort_keys=True)
+        self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
         self._knows_system = self._probe_system()
         self._openings = self._probe_openings()
 

@@ -1,7 +1,12 @@
 """What a run trains on, from its config."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from xtoken_jax.config import DataConfig, SourceConfig
 from xtoken_jax.data import (
@@ -11,14 +16,23 @@ from xtoken_jax.data import (
     Example,
     Item,
     Lengths,
+    Plan,
+    PreparedRows,
     Problem,
+    Rows,
     Tally,
+    check_plan,
     documents_of,
+    joined,
+    matches,
+    pack,
+    prepare,
     read_source,
     try_examples,
 )
 from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.text import ByteTokenizer, resolve
+from xtoken_jax.train.fingerprints import fingerprints
 
 STUDENT = "student"
 
@@ -35,31 +49,127 @@ def read_documents(source: SourceConfig) -> list[Document]:
     return documents_of(read_items(source))
 
 
-def load_examples(
+def load_rows(data: DataConfig, plan: Plan, tally: Tally) -> Rows | PreparedRows:
+    """Everything to train on: as it was prepared, else tokenised, aligned and packed in memory.
+
+    Raises:
+        XTokenError: a record is bad and that is not allowed, none is good, or what was prepared
+            does not fit.
+        UsageError: `data.prepared` was not prepared.
+    """
+    if data.prepared is not None:
+        directory = Path(data.prepared)
+        rows = PreparedRows(directory)
+        check_plan(rows.manifest, plan.description, directory)
+        return rows
+    parts, hashes = [], {}
+    for source in data.train:
+        examples = _good_examples(source, plan, tally)
+        if examples:
+            hashes |= fingerprints(examples)
+        draw = np.random.default_rng(0)
+        shuffled = [examples[index] for index in draw.permutation(len(examples))]
+        parts.append(pack(shuffled, plan.lengths))
+    tally.check()
+    return joined(_filled(parts), hashes)
+
+
+def _good_examples(source: SourceConfig, plan: Plan, tally: Tally) -> list[Example]:
+    documents = list(tally.good(read_items(source)))
+    examples = []
+    for made in try_examples(documents, plan.student, plan.teachers, plan.lengths, chat=plan.chat):
+        if isinstance(made, Problem):
+            tally.add(made, passed_before=True)
+        else:
+            examples.append(made)
+    return examples
+
+
+def _filled(parts: list[Rows]) -> list[Rows]:
+    for number, part in enumerate(parts):
+        if not len(part):
+            raise XTokenError(
+                f"`data.train.{number}` must hold at least one document that can be used, got none"
+            )
+    return parts
+
+
+def make_plan(
     data: DataConfig,
     student: ByteTokenizer,
     teachers: Mapping[str, ByteTokenizer],
     lengths: Lengths,
-    tally: Tally,
-) -> list[Example]:
-    """Everything to train on, tokenised and aligned, in memory.
+) -> Plan:
+    """All that decides which rows come from the sources.
 
     Raises:
-        XTokenError: a record is bad and that is not allowed, or none is good.
+        UsageError: a chat template is needed and there is none.
     """
     chat = chat_options(data, student, teachers)
-    examples: list[Example] = []
-    for source in data.train:
-        documents = list(tally.good(read_items(source)))
-        for made in try_examples(documents, student, teachers, lengths, chat=chat):
-            if isinstance(made, Problem):
-                tally.add(made, passed_before=True)
-            else:
-                examples.append(made)
-    tally.check()
-    if not examples:
-        raise XTokenError("`data.train` must hold at least one document that can be used, got none")
-    return examples
+    sides = {STUDENT: student.fingerprint}
+    sides |= {f"teacher {name}": teacher.fingerprint for name, teacher in teachers.items()}
+    templates: dict[str, str] = {}
+    if chat is not None:
+        templates = {STUDENT: chat.student.fingerprint}
+        templates |= {f"teacher {name}": each.fingerprint for name, each in chat.teachers.items()}
+    sources = [dataclasses.asdict(source) for source in data.train]
+    for source in sources:
+        source.pop("weight")  # decides only how often a row comes
+    description = {
+        "tokenizers": sides,
+        "chat_templates": templates,
+        "lengths": {"student": lengths.student, "teachers": dict(lengths.teachers)},
+        "loss_roles": list(data.loss_roles),
+        "sources": sources,
+    }
+    return Plan(student, teachers, lengths, chat, description)
+
+
+def load_plan(
+    data: DataConfig, student: str, teachers: Mapping[str, str], lengths: Lengths
+) -> Plan:
+    """`make_plan` from the names of the tokenizers, as a process of its own needs it."""
+    loaded = {name: ByteTokenizer.load(reference) for name, reference in teachers.items()}
+    return make_plan(data, ByteTokenizer.load(student), loaded, lengths)
+
+
+def prepare_rows(
+    data: DataConfig,
+    student: str,
+    teachers: Mapping[str, str],
+    lengths: Lengths,
+    *,
+    workers: int,
+    progress: Callable[[dict[str, Any]], None],
+) -> tuple[dict[str, Any], Tally]:
+    """Prepare the sources of a config into `data.prepared`; see `data.prepare`.
+
+    Returns:
+        The manifest, and what became of bad records.
+    """
+    tally = Tally(on_error=data.on_error, max_error_share=data.max_error_share)
+    files = [
+        path
+        for source in data.train
+        if source.kind in ("text", "jsonl", "parquet")
+        for path in matches(str(source.path))
+    ]
+    manifest = prepare(
+        Path(str(data.prepared)),
+        [functools.partial(read_items, source) for source in data.train],
+        functools.partial(load_plan, data, student, teachers, lengths),
+        tally,
+        files=files,
+        workers=workers,
+        progress=progress,
+    )
+    return manifest, tally
+
+
+def mixture_weights(data: DataConfig) -> list[float] | None:
+    """The sources' weights, where they have any."""
+    weights = [source.weight for source in data.train if source.weight is not None]
+    return weights or None
 
 
 def chat_options(

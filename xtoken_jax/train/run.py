@@ -1,7 +1,7 @@
 """A distillation run, from config to exported student, in the order in which it happens."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from xtoken_jax.config import ExperimentConfig, to_dict
-from xtoken_jax.data import Batch, Example, batch_dataset
+from xtoken_jax.data import Batch, RowSource, row_batches
 from xtoken_jax.errors import UsageError
 from xtoken_jax.evaluate import bits_per_byte
 from xtoken_jax.losses import Tables
@@ -27,7 +27,7 @@ from xtoken_jax.projection import save_projection
 from xtoken_jax.text import ByteTokenizer
 from xtoken_jax.train import setup
 from xtoken_jax.train.checkpoints import Checkpoints
-from xtoken_jax.train.fingerprints import fingerprints
+from xtoken_jax.train.data import mixture_weights
 from xtoken_jax.train.lock import locked
 from xtoken_jax.train.loop import run_steps
 from xtoken_jax.train.memory import memory_advice
@@ -35,7 +35,6 @@ from xtoken_jax.train.mesh import check_models, make_mesh
 from xtoken_jax.train.metrics import write_text
 from xtoken_jax.train.optimiser import make_optimiser
 from xtoken_jax.train.step import (
-    TEACHER,
     Metrics,
     Trained,
     TrainState,
@@ -88,8 +87,10 @@ def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
         # What a user can get wrong comes first, what takes long comes last.
         check_models(_models(config), mesh)
         tokenizers = setup.load_tokenizers(config)
-        examples = setup.load_examples(config, tokenizers)
-        checkpoints.check_sources(fingerprints(examples))
+        rows, tally = setup.load_rows(config, tokenizers)
+        if tally.dropped:
+            _CONSOLE.print(f"bad records left out: {tally}")
+        checkpoints.check_sources(rows.fingerprints)
         evaluation = _Evaluation(config, setup.heldout_texts(config, tokenizers))
         teacher, projection = setup.load_teaching(config, tokenizers, mesh)
         student = setup.load_student(config, run_dir, tokenizers.student, mesh, resuming=resuming)
@@ -115,7 +116,7 @@ def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
         optimiser = make_optimiser(config.optim, config.projection)
         state = init_state(Trained(params, _entry_logits(config, tables)), optimiser, mesh)
         del student, params  # the state has taken their buffers
-        batches = iter(_dataset(config, examples))
+        batches = iter(_dataset(config, rows))
         if resuming:
             state, data_state = checkpoints.restore(state)
             batches.set_state(data_state)
@@ -181,13 +182,12 @@ def _make_step(
     return step
 
 
-def _dataset(config: ExperimentConfig, examples: Sequence[Example]) -> grain.IterDataset:
-    return batch_dataset(
-        examples,
+def _dataset(config: ExperimentConfig, rows: RowSource) -> grain.IterDataset:
+    return row_batches(
+        rows,
         batch_size=config.data.batch_size,
-        student_length=config.data.student_length,
-        teacher_lengths={TEACHER: config.data.teacher_length},
         seed=config.seed,
+        weights=mixture_weights(config.data),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from xtoken_jax.config import ExperimentConfig
-from xtoken_jax.data import Example, Lengths, Tally
+from xtoken_jax.data import Lengths, RowSource, Tally
 from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.evaluate import fitting_texts
 from xtoken_jax.losses import Tables, check_tables
@@ -48,6 +48,11 @@ def load_tokenizers(config: ExperimentConfig) -> Tokenizers:
         ByteTokenizer.load(config.teacher.model),
         resolve(reference, weights=False),
     )
+
+
+def tokenizer_references(config: ExperimentConfig) -> tuple[str, dict[str, str]]:
+    """What the student's tokenizer and the teachers' are called."""
+    return config.student.tokenizer or config.student.model, {TEACHER: config.teacher.model}
 
 
 def load_student(
@@ -163,15 +168,17 @@ def device_tables(
     return tables
 
 
-def load_examples(config: ExperimentConfig, tokenizers: Tokenizers) -> list[Example]:
-    """Everything to train on, tokenised and aligned."""
-    return data.load_examples(
-        config.data,
-        tokenizers.student,
-        {TEACHER: tokenizers.teacher},
-        Lengths(config.data.student_length, {TEACHER: config.data.teacher_length}),
-        Tally(on_error=config.data.on_error, max_error_share=config.data.max_error_share),
-    )
+def load_rows(config: ExperimentConfig, tokenizers: Tokenizers) -> tuple[RowSource, Tally]:
+    """Everything to train on, and what became of bad records."""
+    tally = Tally(on_error=config.data.on_error, max_error_share=config.data.max_error_share)
+    teachers = {TEACHER: tokenizers.teacher}
+    plan = data.make_plan(config.data, tokenizers.student, teachers, row_lengths(config))
+    return data.load_rows(config.data, plan, tally), tally
+
+
+def row_lengths(config: ExperimentConfig) -> Lengths:
+    """Tokens a row, by side."""
+    return Lengths(config.data.student_length, {TEACHER: config.data.teacher_length})
 
 
 def heldout_texts(config: ExperimentConfig, tokenizers: Tokenizers) -> list[str]:

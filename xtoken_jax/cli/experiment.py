@@ -1,0 +1,67 @@
+"""What commands about an experiment share: a config file, and options that change its fields."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from xtoken_jax.cli.parsing import parse
+from xtoken_jax.errors import UsageError
+
+if TYPE_CHECKING:
+    from xtoken_jax.config import ExperimentConfig
+
+
+def read_experiment(
+    command: str, arguments: Sequence[str], *, usage: Sequence[str] = ()
+) -> "ExperimentConfig":
+    """The config that `xtoken COMMAND CONFIG [--FIELD VALUE ...]` means.
+
+    Args:
+        command: Its name.
+        arguments: Behind the name, without options of the command's own.
+        usage: Lines about those, the first in short.
+
+    Raises:
+        UsageError: there is no config, or it or an option is wrong.
+    """
+    from xtoken_jax.config import ExperimentConfig, check_config, load_config, to_dict
+
+    wants_help = not {"-h", "--help"}.isdisjoint(arguments)
+    if wants_help:
+        short, *lines = usage or [""]
+        print(f"usage: xtoken {command} CONFIG {short}[--FIELD VALUE ...]\n")
+        print("\n".join([*lines, ""]) if lines else "", end="\n" if lines else "")
+    if arguments and not arguments[0].startswith("-"):
+        config = load_config(arguments[0])
+    elif wants_help:
+        config = check_config(_EXAMPLE, name="example")
+    else:
+        raise UsageError(f"`xtoken {command}` needs a config file, such as configs/quickstart.yaml")
+    prog = f"xtoken {command} {'CONFIG' if wants_help else arguments[0]}"
+    options = ["--help"] if wants_help else list(arguments[1:])
+    config = parse(ExperimentConfig, options, prog=prog, default=config)
+    return check_config(to_dict(config), name="command line")
+
+
+def take_option(arguments: list[str], name: str, *, default: int) -> int:
+    """Remove `--NAME NUMBER` from the arguments.
+
+    Raises:
+        UsageError: it is no number from 1.
+    """
+    if name not in arguments:
+        return default
+    at = arguments.index(name)
+    value = arguments[at + 1] if at + 1 < len(arguments) else ""
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(f"`{name}` must be a number from 1, got {value!r}")
+    del arguments[at : at + 2]
+    return int(value)
+
+
+# Stands for the fields that have no default in `--help`.
+_EXAMPLE = {
+    "run_dir": "RUN",
+    "teacher": {"model": "TEACHER"},
+    "student": {"model": "STUDENT"},
+    "data": {"train": [{"kind": "text", "path": "GLOB"}]},
+}

@@ -7,7 +7,7 @@ import pytest
 from tests.commands import complaint, complaint_of, run, run_process, tree
 from tests.tiny import sentences, tiny_config, tiny_tokenizer
 
-COMMANDS = ("assets", "align", "project", "audit", "eval", "report", "train")
+COMMANDS = ("assets", "align", "project", "audit", "eval", "report", "prepare", "train")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
     python scripts/bench_data.py --json
 
 The corpus is the language reference of Python itself at 1,024 tokens a row. Rates are student
-tokens a second that are no padding; the teacher has its own. Rows are read at random, in batches of 8.
+tokens a second that are no padding. Rows are read at random, in batches of 8.
 """
 
 import argparse

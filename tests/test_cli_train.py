@@ -63,12 +63,12 @@ class TestARun:
         assert [step["step"] for step in steps] == [1, 2]
 
     def test_the_command_line_overrides_the_file(self, config_file, tmp_path):
-        options = ("--optim.steps", 1, "--loss.distillation", "none")
+        options = ("--optim.steps", 1, "--teachers.tiny.loss.kind", "none")
         result = run("train", config_file(), *options)
         assert result.code == 0
         resolved = load_config(tmp_path / "run" / "config.yaml")
         assert resolved.optim.steps == 1
-        assert resolved.loss.distillation == "none"
+        assert resolved.teachers["tiny"].loss.kind == "none"
 
     def test_report_draws_it_again(self, finished):
         run_dir, _ = finished
@@ -101,11 +101,11 @@ class TestBadConfig:
         assert code == 2
         assert message.startswith(f"{path}: `epochs` is not a field; there are run_dir,")
         path = config_file()
-        path.write_text(path.read_text().replace("p_kl", "kl"))
+        path.write_text(path.read_text().replace("kind: p_kl", "kind: kl"))
         code, message = complaint("train", path)
         assert code == 2
-        allowed = "'p_kl', 'h_kl', 'gold', 'uld' or 'none'"
-        assert message.endswith(f"`loss.distillation`: input should be {allowed}, got 'kl'")
+        allowed = "'p_kl', 'h_kl', 'gold', 'uld', 'c_kl' or 'none'"
+        assert message.endswith(f"`teachers.tiny.loss.kind`: input should be {allowed}, got 'kl'")
 
     @pytest.mark.parametrize(
         ("option", "value", "told"),
@@ -140,13 +140,14 @@ def written(path, content):
 def without_weights(side, directory, tmp_path):
     model = tiny_tokenizer(tmp_path / "model", packs_digits=side == "student")
     shutil.copy(directory / f"{side}-model" / "config.json", model)
-    return {side: {"model": str(model)}}
+    changed = {"model": str(model)}
+    return {"student": changed} if side == "student" else {"teachers": {"tiny": changed}}
 
 
 def projection_of_others(directory, tmp_path):
     student = ByteTokenizer.load(directory / "student-model")
     save_projection(build_projection(student, student), tmp_path / "w")
-    return {"projection": {"path": str(tmp_path / "w")}}
+    return {"teachers": {"tiny": {"projection": {"path": str(tmp_path / "w")}}}}
 
 
 def heldout(path):
@@ -161,7 +162,7 @@ BAD_INPUTS = {
         "llama33",
     ),
     "no such teacher": (
-        lambda directory, tmp_path: {"teacher": {"model": "/no/model"}},
+        lambda directory, tmp_path: {"teachers": {"tiny": {"model": "/no/model"}}},
         2,
         "'/no/model' must be",
     ),
@@ -196,7 +197,9 @@ BAD_INPUTS = {
         "{}/model: has no safetensors weights",
     ),
     "no W": (
-        lambda directory, tmp_path: {"projection": {"path": f"{tmp_path}/w"}},
+        lambda directory, tmp_path: {
+            "teachers": {"tiny": {"projection": {"path": f"{tmp_path}/w"}}}
+        },
         2,
         "{}/w does not exist; `xtoken project` writes it",
     ),
@@ -221,7 +224,7 @@ class TestBadInput:
         assert tree(tmp_path) == before
 
     def test_in_a_process_of_its_own(self, config_file, tmp_path):
-        path = config_file(teacher={"model": "nobody/nothing"})
+        path = config_file(teachers={"tiny": {"model": "nobody/nothing"}})
         before = tree(tmp_path)
         code, message = complaint_of(run_process("train", path, HF_HUB_OFFLINE="1"))
         assert code == 1
@@ -237,8 +240,10 @@ class TestBadInput:
     def test_a_checkpoint_of_another_config(self, finished):
         run_dir, config_path = finished
         before = {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file()}
-        code, message = complaint("train", config_path, "--seed", "6", "--projection.gamma", "0.2")
+        code, message = complaint(
+            "train", config_path, "--seed", "6", "--teachers.tiny.projection.gamma", "0.2"
+        )
         assert code == 1
         assert f"{run_dir}/checkpoints/2 is of another config; undo the change" in message
-        assert message.endswith("projection.gamma: 0.1 -> 0.2; seed: 5 -> 6")
+        assert message.endswith("seed: 5 -> 6; teachers.tiny.projection.gamma: 0.1 -> 0.2")
         assert {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file()} == before

@@ -16,7 +16,7 @@ from xtoken_jax.errors import UsageError
 
 SMALLEST = {
     "run_dir": "runs/x",
-    "teacher": {"model": "asset:smollm2-135m"},
+    "teachers": {"smollm2": {"model": "asset:smollm2-135m"}},
     "student": {"model": "asset:smollm2-135m"},
     "data": {"train": [{"kind": "text", "path": "*.txt"}]},
 }
@@ -37,9 +37,9 @@ class TestDefaults:
     def test_what_is_left_out_has_its_default(self):
         config = checked()
         assert config.data.batch_size == 8
-        assert config.loss.distillation == "p_kl"
+        assert config.teachers["smollm2"].loss.kind == "p_kl"
+        assert config.teachers["smollm2"].projection.path is None
         assert config.loss.scaling == "dynamic"
-        assert config.projection.path is None
         assert config.student.layers is None
         assert config.evaluation.sources == ()
         assert (config.mesh.data, config.mesh.fsdp, config.mesh.tensor) == (1, 1, 1)
@@ -56,12 +56,18 @@ class TestDefaults:
 class TestUnknownKeys:
     def test_at_the_top(self):
         assert complaint(optimizer={}).startswith(
-            "test: `optimizer` is not a field; there are run_dir, teacher, student, data,"
+            "test: `optimizer` is not a field; there are run_dir, student, teachers, data,"
         )
 
     def test_in_a_section_its_fields_are_listed(self):
         assert complaint(mesh={"model": 2}) == (
             "test: `mesh.model` is not a field; there are data, fsdp, tensor"
+        )
+
+    def test_in_a_teacher(self):
+        teacher = {"model": "m", "loss": {"name": "p_kl"}}
+        assert complaint(teachers={"qwen": teacher}).startswith(
+            "test: `teachers.qwen.loss.name` is not a field; there are kind, chunk_merge,"
         )
 
     def test_in_a_source(self):
@@ -81,7 +87,7 @@ class TestBadValues:
             ({"optim": {"learning_rate": "fast"}}, "should be a valid number"),
             ({"optim": 3}, "`optim`: input should be a dictionary"),
             (
-                {"loss": {"chunk_merge": "sum"}},
+                {"teachers": {"t": {"model": "m", "loss": {"chunk_merge": "sum"}}}},
                 "input should be 'chain_rule', 'first' or 'mean', got 'sum'",
             ),
             ({"student": {"model": "m", "layers": [0, -1]}}, "`student.layers.1`"),
@@ -90,12 +96,16 @@ class TestBadValues:
                 {"data": {"train": [{"kind": "csv"}]}},
                 "`data.train.0.kind`: input should be 'text',",
             ),
-            ({"teacher": {}}, "`teacher.model`: field required"),
+            ({"teachers": {"t": {}}}, "`teachers.t.model`: field required"),
+            ({"teachers": {"a b": {"model": "m"}}}, "`teachers.a b.[key]`: string should match"),
             ({"run_dir": 3}, "`run_dir`: input should be a valid string, got 3"),
-            ({"loss": {"distillation": "kl"}}, "input should be 'p_kl', 'h_kl', 'gold', 'uld' or"),
             (
-                {"loss": {"distillation": "gold", "top_k": 5}},
-                "`loss`: `top_k` is of p_kl, got 5 for gold",
+                {"teachers": {"t": {"model": "m", "loss": {"kind": "kl"}}}},
+                "input should be 'p_kl', 'h_kl', 'gold', 'uld', 'c_kl' or",
+            ),
+            (
+                {"teachers": {"t": {"model": "m", "loss": {"kind": "gold", "top_k": 5}}}},
+                "`teachers.t.loss`: `top_k` is of p_kl, got 5 for gold",
             ),
         ],
     )
@@ -124,6 +134,23 @@ class TestFieldsAgainstEachOther:
         message = "`{}.batch_size` must be a multiple of mesh.data x mesh.fsdp (6), got 8"
         assert message.format("data") in complaint(mesh=mesh, evaluation={"batch_size": 6})
         assert message.format("evaluation") in complaint(mesh=mesh, data=data)
+
+    def test_only_p_kl_teaches_w(self):
+        teacher = {"model": "m", "projection": {"learned": True}, "loss": {"kind": "h_kl"}}
+        assert "`projection.learned` needs `loss.kind` p_kl, got h_kl" in complaint(
+            teachers={"t": teacher}
+        )
+
+    def test_weights_of_teachers_do_not_sum_to_0(self):
+        nothing = {"model": "m", "weight": 0}
+        checked(teachers={"a": nothing, "b": {"model": "m"}})
+        assert "the weights must not sum to 0" in complaint(teachers={"a": nothing, "b": nothing})
+
+    def test_a_mean_of_logits_is_compared_in_one_way(self):
+        teachers = {"a": {"model": "m"}, "b": {"model": "n", "loss": {"kind": "uld"}}}
+        assert "mean_logits needs teachers of one `loss`, `projection` and `length`" in complaint(
+            loss={"combine": "mean_logits"}, teachers=teachers
+        )
 
     @pytest.mark.parametrize("kind", ["text", "jsonl"])
     def test_files_need_a_path(self, kind):
@@ -156,9 +183,9 @@ class TestFiles:
 
     def test_the_quickstart_config_is_valid(self, request):
         config = load_config(request.config.rootpath / "configs" / "quickstart.yaml")
-        assert config.teacher.model == "asset:smollm2-135m"
+        assert config.teachers["smollm2"].model == "asset:smollm2-135m"
+        assert config.teachers["smollm2"].loss.kind == "p_kl"
         assert config.student.tokenizer == "asset:llama3"
-        assert config.loss.distillation == "p_kl"
 
     def test_missing_file(self, tmp_path):
         with pytest.raises(UsageError, match=r"config .*none\.yaml does not exist"):

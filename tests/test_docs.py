@@ -58,5 +58,5 @@ def test_links_lead_somewhere(page):
 
 def test_the_table_is_of_the_quickstart():
     readme = README.read_text(encoding="utf-8")
-    for name in ("student before", "teacher", "student after", "student's change"):
+    for name in ("student before", "teacher smollm2", "student after", "student's change"):
         assert re.search(rf"\| {name} \| \S+ \| \S+ \|", readme), name

@@ -4,6 +4,7 @@ The tokenizers differ as Llama-3 and SmolLM2 do: one packs up to three digits in
 begins documents with a bos token; the other has a token a digit, and no bos.
 """
 
+import dataclasses
 import json
 import random
 from collections.abc import Mapping
@@ -125,12 +126,11 @@ def tiny_config(tmp_path: Path, **overrides: Any) -> ExperimentConfig:
     content = {
         "run_dir": str(tmp_path / "run"),
         "student": {"model": str(student), "dtype": "float32"},
-        "teacher": {"model": str(teacher), "dtype": "float32"},
+        "teachers": {"tiny": {"model": str(teacher), "dtype": "float32", "length": 96}},
         "data": {
             "train": [{"kind": "jsonl", "path": str(tmp_path / "train.jsonl")}],
             "batch_size": 4,
             "student_length": 64,
-            "teacher_length": 96,
         },
         "loss": {"block_tokens": 64},
         "optim": {"steps": 6, "learning_rate": 3e-3},
@@ -142,6 +142,16 @@ def tiny_config(tmp_path: Path, **overrides: Any) -> ExperimentConfig:
         },
     }
     return check_config(_merged(content, overrides), name="tiny config")
+
+
+def with_teacher(config: ExperimentConfig, name: str = "tiny", **changes: Any) -> ExperimentConfig:
+    """The experiment with a teacher changed; a mapping changes only its own fields."""
+    teacher = config.teachers[name]
+    for section, value in changes.items():
+        if isinstance(value, Mapping):
+            changes[section] = dataclasses.replace(getattr(teacher, section), **value)
+    teachers = {**config.teachers, name: dataclasses.replace(teacher, **changes)}
+    return dataclasses.replace(config, teachers=teachers)
 
 
 def _merged(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,19 @@ import pytest
 from tests.losses.test_chain_kl import random_rows
 from tests.ops.test_piece_trie import node_of, trie_of
 from tests.reference import chain_kl as reference
-from xtoken_jax.losses import ModelOutput
+from xtoken_jax.losses import (
+    Capacity,
+    ModelOutput,
+    Objective,
+    Tables,
+    distillation_sums,
+    next_token_log_probs,
+)
 from xtoken_jax.losses.chain_kl import chain_kl
 from xtoken_jax.losses.chain_walk import Tries, chain_batch, chain_kl_sums
+from xtoken_jax.ops import Spans, to_device
 from xtoken_jax.ops.piece_trie import piece_trie_to_device
+from xtoken_jax.projection import Projection
 from xtoken_jax.projection.piece_trie import STUDENT_SPACE, TEACHER_SPACE, ChainTerms
 
 B, S, T, V, U, D, N = 2, 9, 11, 23, 17, 4, 6
@@ -135,6 +144,50 @@ def test_logits_do_instead_of_hidden_states():
     whole = walked(case, *case.student[:2])
     logits = case.student.hidden_BSD @ case.student.unembedding_VD.T
     chex.assert_trees_all_close(walked(case, logits, None), whole, rtol=1e-5)
+
+
+def test_as_an_objective_it_is_the_same_beside_cross_entropy():
+    case = Case(seed=4)
+    chain = chain_batch(case.terms, Capacity(12, 12, 12))
+    spans = Spans(
+        *(jnp.full(shape, -1) for shape in ((B, S), (B, T))),
+        *(jnp.zeros((B, N), int) for _ in range(2)),
+        case.mask_BN,
+    )
+    ids, weights = np.zeros((V, 1), np.int32), np.ones((V, 1), np.float32)
+    projection = to_device(
+        Projection(ids, weights, V, U, "student", "teacher", {}),
+        student_vocab_size=V + 2,
+        teacher_vocab_size=U + 1,
+    )
+    sums = distillation_sums(
+        case.student,
+        case.teacher,
+        spans,
+        Tables(projection, tries=case.on_device),
+        jnp.ones((B, S), bool),
+        Objective(loss="c_kl", temperature=1.5),
+        chain=chain,
+        block_tokens=4,
+    )
+    loss, count = walked(case, *case.student[:2], temperature=1.5)
+    np.testing.assert_allclose(sums.distillation, loss, rtol=1e-6)
+    assert sums.num_chunks == count
+    log_probs = next_token_log_probs(case.student, num_tokens=V, block_tokens=4)
+    np.testing.assert_allclose(sums.cross_entropy, -log_probs.sum(), rtol=1e-6)
+    with pytest.raises(ValueError, match="c_kl needs `chain`"):
+        distillation_sums(
+            case.student,
+            case.teacher,
+            spans,
+            Tables(projection, tries=case.on_device),
+            objective=Objective(loss="c_kl"),
+        )
+
+
+def test_terms_beyond_the_capacity_are_an_error():
+    with pytest.raises(ValueError, match="`capacity` must hold the 3 terms of a row, got 2"):
+        chain_batch(Case().terms, Capacity(2, 9, 9))
 
 
 def test_temperature_must_be_positive():

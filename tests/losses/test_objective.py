@@ -288,9 +288,10 @@ def test_every_mesh_equals_one_device(shape, objective, on_one_device):
         ({"unreachable": "drop"}, "`unreachable` must be one of"),
         ({"top_k": 0}, "`top_k` must be at least 1, got 0"),
         ({"loss": "gold", "top_k": 5}, "`top_k` is of p_kl, got 5 for gold"),
-        ({"loss": "uld", "reverse": True}, "`reverse` is of p_kl and gold and h_kl"),
-        ({"uncommon_top_k": 5}, "`uncommon_top_k` is of gold and h_kl"),
+        ({"loss": "uld", "reverse": True}, "`reverse` is of p_kl, gold, h_kl"),
+        ({"uncommon_top_k": 5}, "`uncommon_top_k` is of gold, h_kl"),
         ({"loss": "h_kl", "unreachable": "keep"}, "`unreachable` is of p_kl"),
+        ({"loss": "c_kl", "chunk_merge": "first"}, "`chunk_merge` is of .*, got first for c_kl"),
     ],
 )
 def test_options_that_cannot_work_are_refused(unchecked, options, message):
@@ -304,6 +305,7 @@ def test_tables_that_do_not_fit_are_refused():
     for objective, message in (
         (Objective(loss="h_kl"), "gold and h_kl need `tables.common`, got loss h_kl"),
         (Objective(unreachable="fold"), "`tables.fold_ids_U` must be given"),
+        (Objective(loss="c_kl"), "c_kl needs `tables.tries`, got loss c_kl"),
         (Objective(top_k=30), "`top_k` must be at most the teacher's 29 tokens, got 30"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -17,7 +17,7 @@ def record(step, **values):
 @pytest.fixture
 def run_dir(tmp_path):
     """A run of three steps."""
-    lines = [json.dumps(record(n, distillation=2.0, agreement=0.5)) for n in (1, 2, 3)]
+    lines = [json.dumps(record(n, distillation=2.0, **{"t/agreement": 0.5})) for n in (1, 2, 3)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     (tmp_path / "evaluation.json").write_text(json.dumps(RESULTS))
     return tmp_path
@@ -71,7 +71,9 @@ class TestPlotCurves:
     def test_the_losses_are_in_it(self, run_dir):
         one = plot_curves(run_dir).read_bytes()
         assert plot_curves(run_dir).read_bytes() == one
-        lines = [json.dumps(record(n, distillation=9.0 * n, agreement=0.5)) for n in (1, 2, 3)]
+        lines = [
+            json.dumps(record(n, distillation=9.0 * n, **{"t/agreement": 0.5})) for n in (1, 2, 3)
+        ]
         (run_dir / "metrics.jsonl").write_text("\n".join(lines))
         assert plot_curves(run_dir).read_bytes() != one
 

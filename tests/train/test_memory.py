@@ -10,8 +10,8 @@ from xtoken_jax.train.memory import memory_advice
 def config(**changes):
     content = {
         "run_dir": "runs/x",
-        "teacher": {"model": "t"},
         "student": {"model": "s"},
+        "teachers": {"qwen3": {"model": "t"}},
         "data": {"train": [{"kind": "text", "path": "*.txt"}], "student_length": 512},
         "mesh": {"fsdp": 4},
     }
@@ -30,7 +30,7 @@ def test_what_a_device_says_becomes_advice():
         jnp.zeros(1 << 44).block_until_ready()
     assert str(told.value) == (
         "out of device memory (wanted 65536.00 GiB more) with `data.batch_size` 8, "
-        "`data.student_length` 512, `data.teacher_length` 1024 on a mesh of data=1, fsdp=4, "
+        "`data.student_length` 512, `teachers.qwen3.length` 1024 on a mesh of data=1, fsdp=4, "
         "tensor=1; set `student.remat` to full (is dots); lower `loss.block_tokens` (is 4096); "
         "lower `data.batch_size` or the lengths; raise `mesh.fsdp` or `mesh.tensor` where there "
         "are more devices"

@@ -22,9 +22,7 @@ def test_without_warm_up_the_first_step_has_the_full_rate():
 
 
 def test_a_large_gradient_is_clipped_to_the_norm():
-    optimiser = make_optimiser(
-        OptimConfig(steps=10, learning_rate=1.0, clip_norm=1.0), ProjectionConfig()
-    )
+    optimiser = make_optimiser(OptimConfig(steps=10, learning_rate=1.0, clip_norm=1.0), {})
     params = {"w_D": jnp.zeros(3)}
     small = {"w_D": jnp.array([0.6, 0.0, 0.8])}
     large = {"w_D": 50 * small["w_D"]}
@@ -37,11 +35,13 @@ def test_a_large_gradient_is_clipped_to_the_norm():
 
 def test_a_learned_w_has_its_own_rate_and_is_not_clipped():
     projection = ProjectionConfig(learned=True, learning_rate=0.5)
-    optimiser = make_optimiser(OptimConfig(steps=10, learning_rate=1e-3, clip_norm=1.0), projection)
-    params = Trained({"w_D": jnp.zeros(3)}, jnp.zeros(2))
-    gradient = Trained({"w_D": jnp.array([30.0, 0.0, 40.0])}, jnp.array([100.0, -200.0]))
+    optim = OptimConfig(steps=10, learning_rate=1e-3, clip_norm=1.0)
+    optimiser = make_optimiser(optim, {"qwen3": projection})
+    params = Trained({"w_D": jnp.zeros(3)}, {"qwen3": jnp.zeros(2)})
+    entries = {"qwen3": jnp.array([100.0, -200.0])}
+    gradient = Trained({"w_D": jnp.array([30.0, 0.0, 40.0])}, entries)
     updates, state = optimiser.update(gradient, optimiser.init(params), params)
     np.testing.assert_allclose(updates.student["w_D"], [-1e-3, 0, -1e-3], rtol=1e-4)
-    np.testing.assert_allclose(updates.entry_logits_N, [-0.5, 0.5], rtol=1e-4)
-    moments = state.inner_states["w"].inner_state[0].mu.entry_logits_N
+    np.testing.assert_allclose(updates.entry_logits["qwen3"], [-0.5, 0.5], rtol=1e-4)
+    moments = state.inner_states["qwen3"].inner_state[0].mu.entry_logits["qwen3"]
     np.testing.assert_allclose(moments, [10.0, -20.0], rtol=1e-5)  # a tenth, whole

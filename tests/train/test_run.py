@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.tiny import tiny_config
+from tests.tiny import tiny_config, with_teacher
 from xtoken_jax.config import MeshConfig
 from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.projection import load_projection
@@ -53,7 +53,7 @@ def test_the_student_learns_and_everything_is_written(finished):
     assert evaluation["student after"]["all"] < evaluation["student before"]["all"]
     assert (run_dir / "student" / "model.safetensors").is_file()
     assert (run_dir / "config.yaml").is_file()
-    assert (run_dir / "projection.safetensors").is_file()
+    assert (run_dir / "projections" / "tiny.safetensors").is_file()
     assert [path.name for path in (run_dir / "checkpoints").iterdir()].count("6") == 1
 
 
@@ -202,7 +202,7 @@ def test_a_non_finite_loss_stops_the_run_with_the_state_from_before(
 
 def test_a_start_without_a_checkpoint_makes_the_student_anew(finished, tmp_path):
     config = in_new_directory(finished[0], tmp_path)
-    body = config.teacher.model  # has another vocabulary than the tokenizer
+    body = config.teachers["tiny"].model  # has another vocabulary than the tokenizer
     student = dataclasses.replace(
         config.student, model=body, tokenizer=config.student.model, layers=(0,)
     )
@@ -210,8 +210,7 @@ def test_a_start_without_a_checkpoint_makes_the_student_anew(finished, tmp_path)
     first = losses(train(config).run_dir)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     other = dataclasses.replace(config, student=dataclasses.replace(student, layers=(1,)))
-    other = dataclasses.replace(other, loss=dataclasses.replace(other.loss, distillation="none"))
-    train(other)
+    train(with_teacher(other, loss={"kind": "none"}))
     second = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert second["cross_entropy"] != first[0][LOSSES.index("cross_entropy")]
     # What the earlier run in this directory evaluated is gone, its teacher too.
@@ -224,19 +223,18 @@ def test_a_start_without_a_checkpoint_makes_the_student_anew(finished, tmp_path)
 @pytest.mark.parametrize(
     "options",
     [
-        {"distillation": "h_kl"},
-        {"distillation": "gold", "chunk_merge": "mean"},
-        {"distillation": "uld", "chunk_merge": "first"},
+        {"kind": "h_kl"},
+        {"kind": "gold", "chunk_merge": "mean"},
+        {"kind": "uld", "chunk_merge": "first"},
+        {"kind": "c_kl"},
         {"unreachable": "fold", "top_k": 100, "reverse": True},
     ],
     ids=str,
 )
 def test_every_loss_trains(finished, tmp_path, options):
     config = in_new_directory(finished[0], tmp_path)
-    optim = dataclasses.replace(config.optim, steps=2)
-    config = dataclasses.replace(
-        config, optim=optim, loss=dataclasses.replace(config.loss, **options)
-    )
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, steps=2))
+    config = with_teacher(config, loss=options)
     values = losses(train(config).run_dir)
     assert np.isfinite(values).all()
     assert (values[:, LOSSES.index("distillation")] > 0).all()
@@ -247,16 +245,14 @@ def test_every_loss_trains(finished, tmp_path, options):
 
 def test_a_learned_w_trains_resumes_and_is_exported(finished, tmp_path, monkeypatch):
     config = in_new_directory(finished[0], tmp_path)
-    config = dataclasses.replace(
-        config, projection=dataclasses.replace(config.projection, learned=True)
-    )
+    config = with_teacher(config, projection={"learned": True})
     whole = train(config).run_dir
     student, teacher = (
-        ByteTokenizer.load(section.model) for section in (config.student, config.teacher)
+        ByteTokenizer.load(section.model) for section in (config.student, config.teachers["tiny"])
     )
     tokenizers = {"student": student, "teacher": teacher}
-    fixed = load_projection(whole / "projection.safetensors", **tokenizers)
-    learned = load_projection(whole / "projection_learned.safetensors", **tokenizers)
+    fixed = load_projection(whole / "projections" / "tiny.safetensors", **tokenizers)
+    learned = load_projection(whole / "projections" / "tiny_learned.safetensors", **tokenizers)
     np.testing.assert_array_equal(learned.ids_VK, fixed.ids_VK)
     assert np.abs(learned.weights_VK - fixed.weights_VK).max() > 1e-3
     several_V = (fixed.ids_VK >= 0).sum(axis=1) > 1
@@ -271,29 +267,78 @@ def test_a_learned_w_trains_resumes_and_is_exported(finished, tmp_path, monkeypa
     monkeypatch.undo()
     resumed = train(again).run_dir
     np.testing.assert_array_equal(losses(resumed), losses(whole))
-    assert (resumed / "projection_learned.safetensors").read_bytes() == (
-        whole / "projection_learned.safetensors"
+    assert (resumed / "projections" / "tiny_learned.safetensors").read_bytes() == (
+        whole / "projections" / "tiny_learned.safetensors"
     ).read_bytes()
 
 
 def test_a_top_k_above_the_teachers_vocabulary_is_refused_in_one_line(finished, tmp_path):
     config = in_new_directory(finished[0], tmp_path)
-    loss = dataclasses.replace(config.loss, top_k=100_000)
-    with pytest.raises(
-        UsageError, match="`loss`: `top_k` must be at most the teacher's 313 tokens"
-    ):
-        train(dataclasses.replace(config, loss=loss))
+    message = r"`teachers\.tiny\.loss`: `top_k` must be at most the teacher's 313 tokens"
+    with pytest.raises(UsageError, match=message):
+        train(with_teacher(config, loss={"top_k": 100_000}))
 
 
-def test_cross_entropy_alone_needs_no_teacher(finished, tmp_path):
+def test_cross_entropy_alone_on_the_batches_of_a_teacher(finished, tmp_path):
     config = in_new_directory(finished[0], tmp_path)
-    config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, distillation="none"))
-    result = train(config)
+    result = train(with_teacher(config, loss={"kind": "none"}))
     record = json.loads((result.run_dir / "metrics.jsonl").read_text().splitlines()[0])
     assert record["loss"] == record["cross_entropy"]
     assert "distillation" not in record
     # The first step's cross-entropy does not depend on what is added to it.
     np.testing.assert_allclose(record["cross_entropy"], losses(finished[1])[0, 1], rtol=1e-6)
+
+
+def test_cross_entropy_alone_without_any_teacher(finished, tmp_path):
+    config = in_new_directory(finished[0], tmp_path)
+    run_dir = train(dataclasses.replace(config, teachers={})).run_dir
+    record = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])
+    assert record["loss"] == record["cross_entropy"]
+    assert "student after" in json.loads((run_dir / "evaluation.json").read_text())
+
+
+def two_teachers(config, *, steps=2, **loss):
+    """The tiny teacher twice, the second by GOLD and of more weight."""
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, steps=steps))
+    config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, **loss))
+    teachers = {"tiny": config.teachers["tiny"], "second": config.teachers["tiny"]}
+    return dataclasses.replace(config, teachers=teachers)
+
+
+def first_record(run_dir):
+    return json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])
+
+
+def test_two_teachers_add_up_by_their_weights(finished, tmp_path):
+    config = two_teachers(in_new_directory(finished[0], tmp_path))
+    config = with_teacher(config, "second", loss={"kind": "gold"}, weight=3.0)
+    record = first_record(train(config).run_dir)
+    first, second = (record[f"{name}/distillation"] for name in ("tiny", "second"))
+    # Beside another, each teacher's loss is what it is alone.
+    np.testing.assert_allclose(
+        first, losses(finished[1])[0, LOSSES.index("distillation")], rtol=1e-5
+    )
+    assert second != first
+    np.testing.assert_allclose(record["distillation"], first + 3 * second, rtol=1e-5)
+    assert record["tiny/num_chunks"] == record["second/num_chunks"]
+    assert "second/agreement" not in record
+
+
+@pytest.mark.parametrize("combine", ["trust", "select", "mean_logits"])
+def test_two_teachers_that_are_one_teach_as_one(finished, tmp_path, combine):
+    config = two_teachers(in_new_directory(finished[0], tmp_path), combine=combine)
+    run_dir = train(config).run_dir
+    np.testing.assert_allclose(losses(run_dir), losses(finished[1])[:2], rtol=2e-5)
+    record = first_record(run_dir)
+    weights = [record.get(f"{name}/weight") for name in ("tiny", "second")]
+    assert weights == {"trust": [0.5, 0.5], "select": [1, 0], "mean_logits": [None, None]}[combine]
+
+
+def test_logits_of_different_tokenizers_have_no_mean(finished, tmp_path):
+    config = two_teachers(in_new_directory(finished[0], tmp_path), combine="mean_logits")
+    config = with_teacher(config, "second", model=config.student.model)
+    with pytest.raises(UsageError, match="mean_logits needs teachers of one tokenizer, got"):
+        train(config)
 
 
 def test_the_export_loads_in_transformers_and_agrees(finished):

@@ -61,7 +61,7 @@ def take_option(arguments: list[str], name: str, *, default: int) -> int:
 # Stands for the fields that have no default in `--help`.
 _EXAMPLE = {
     "run_dir": "RUN",
-    "teacher": {"model": "TEACHER"},
     "student": {"model": "STUDENT"},
+    "teachers": {"NAME": {"model": "TEACHER"}},
     "data": {"train": [{"kind": "text", "path": "GLOB"}]},
 }

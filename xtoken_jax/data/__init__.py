@@ -8,6 +8,7 @@ from xtoken_jax.data.batches import (
     padded_rows,
     row_batches,
 )
+from xtoken_jax.data.chain import PieceTries, build_piece_tries
 from xtoken_jax.data.chat import ChatOptions
 from xtoken_jax.data.example import Example, Lengths, TeacherTokens
 from xtoken_jax.data.examples import make_examples, try_examples
@@ -43,6 +44,7 @@ __all__ = [
     "Lengths",
     "OnError",
     "Part",
+    "PieceTries",
     "Plan",
     "PreparedRows",
     "Problem",
@@ -54,6 +56,7 @@ __all__ = [
     "TeacherTokens",
     "Utilisation",
     "batch_dataset",
+    "build_piece_tries",
     "check_plan",
     "documents_of",
     "gsm_symbolic",

@@ -1,15 +1,17 @@
 """Batches in an order that the seed alone decides, and whose place can be saved."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import grain
 import numpy as np
 
+from xtoken_jax.data.chain import PieceTries, chain_terms_of_rows
 from xtoken_jax.data.example import Example, Lengths
 from xtoken_jax.data.order import RowOrder
 from xtoken_jax.data.rows import pack
+from xtoken_jax.losses import ChainBatch
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,12 @@ class TeacherBatch:
         tokens: `ids_BS`, `positions_BS`, `segment_ids_BS`, int32, as a `Decoder` takes them; as
             long as this teacher's rows.
         spans: The fields of `ops.Spans`, with as many chunk places as student positions.
+        chain: Terms of C-KL, where they are asked for.
     """
 
     tokens: dict[str, np.ndarray]
     spans: dict[str, np.ndarray]
+    chain: ChainBatch | None = None
 
 
 @dataclass(frozen=True)
@@ -56,16 +60,17 @@ def batch_dataset(
     student_length: int,
     teacher_lengths: Mapping[str, int],
     seed: int,
+    tries: Mapping[str, PieceTries] | None = None,
 ) -> grain.IterDataset:
     """An endless data set of `Batch`es: rows are packed first-fit, and drawn anew each epoch.
 
     Whole documents are packed into rows, the tokens of all sides of a document into the same row.
-    Iterators have `get_state` and `set_state`.
+    Iterators have `get_state` and `set_state`. Teachers that have `tries` get terms of C-KL.
     """
     draw = np.random.default_rng(seed)
     shuffled = [examples[index] for index in draw.permutation(len(examples))]
     rows = pack(shuffled, Lengths(student_length, dict(teacher_lengths)))
-    return row_batches(rows, batch_size=batch_size, seed=seed)
+    return row_batches(rows, batch_size=batch_size, seed=seed, tries=tries)
 
 
 class RowSource(Protocol):
@@ -97,6 +102,7 @@ def row_batches(
     batch_size: int,
     seed: int,
     weights: Sequence[float] | None = None,
+    tries: Mapping[str, PieceTries] | None = None,
     host: int = 0,
     num_hosts: int = 1,
 ) -> grain.IterDataset:
@@ -107,6 +113,7 @@ def row_batches(
         batch_size: Rows of the batch of all hosts; a multiple of `num_hosts`.
         seed: Of the order.
         weights: Share of each source in a mixture; None for every row once an epoch.
+        tries: Of the teachers that need terms of C-KL.
         host: Which of the hosts' equal parts of each batch to read.
         num_hosts: However many there are, the batch of all is the same.
     """
@@ -118,7 +125,7 @@ def row_batches(
     def batch(number: int) -> Batch:
         first = number * batch_size + host * own_size
         arrays, records = rows.read(order.rows(first, own_size))
-        return collate(arrays, records, rows.lengths)
+        return with_chain_terms(collate(arrays, records, rows.lengths), tries or {})
 
     # One thread that is a few batches ahead: a batch is made in less time than any step takes.
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
@@ -141,6 +148,18 @@ def collate(arrays: np.ndarray, records: list[str], lengths: Lengths) -> Batch:
     same_BS = (segments_BS[:, 1:] == segments_BS[:, :-1]) & (segments_BS[:, 1:] > 0)
     target_mask_BS[:, :-1] = same_BS & arrays["student:loss_mask"][:, 1:]
     return Batch(student, teachers, target_mask_BS, records)
+
+
+def with_chain_terms(batch: Batch, tries: Mapping[str, PieceTries]) -> Batch:
+    """The batch with terms of C-KL for the teachers that have `tries`."""
+    teachers = dict(batch.teachers)
+    for name, each in tries.items():
+        side = teachers[name]
+        chain = chain_terms_of_rows(
+            batch.student["ids_BS"], side.tokens["ids_BS"], side.spans, each
+        )
+        teachers[name] = replace(side, chain=chain)
+    return replace(batch, teachers=teachers)
 
 
 def _tokens(arrays: np.ndarray, prefix: str) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Losses as pure functions, in nats, unreduced unless they say otherwise."""
 
 from xtoken_jax.losses.chain_kl import chain_kl, mean_over_terms
-from xtoken_jax.losses.chain_walk import ChainBatch, Tries, chain_batch, chain_kl_sums
+from xtoken_jax.losses.chain_walk import Capacity, ChainBatch, Tries, chain_batch, chain_kl_sums
 from xtoken_jax.losses.columns import Columns, Unreachable, columns_in_use
 from xtoken_jax.losses.combine import dynamic_scaling, fixed_scaling, mean_over
 from xtoken_jax.losses.cross_entropy import cross_entropy
@@ -12,6 +12,7 @@ from xtoken_jax.losses.projected_kl import ChunkMerge, projected_kl
 from xtoken_jax.losses.same_tokenizer import same_tokenizer_kl
 from xtoken_jax.losses.teachers import (
     TeacherScores,
+    Trust,
     mean_logits,
     selected,
     sum_losses,
@@ -22,6 +23,7 @@ from xtoken_jax.losses.uld import uld
 from xtoken_jax.losses.walks import ModelOutput, next_token_log_probs
 
 __all__ = [
+    "Capacity",
     "ChainBatch",
     "ChunkMerge",
     "Columns",
@@ -32,6 +34,7 @@ __all__ = [
     "Tables",
     "TeacherScores",
     "Tries",
+    "Trust",
     "Unreachable",
     "chain_batch",
     "chain_kl",

@@ -12,7 +12,7 @@ from xtoken_jax.losses.chain_kl import chain_kl_terms, first_terms, later_terms,
 from xtoken_jax.losses.walks import ModelOutput
 from xtoken_jax.ops import log_softmax, map_blocks
 from xtoken_jax.ops.piece_trie import DevicePieceTrie
-from xtoken_jax.projection.piece_trie import STUDENT_SPACE, TEACHER_SPACE, ChainTerms
+from xtoken_jax.projection.piece_trie import TEACHER_SPACE, ChainTerms
 
 
 class TermGroup(NamedTuple):
@@ -52,19 +52,41 @@ class Tries(NamedTuple):
     teacher_by_student: DevicePieceTrie
 
 
-def chain_batch(terms: Sequence[ChainTerms]) -> ChainBatch:
-    """Terms of the texts of a batch, one row a text, on the device."""
+class Capacity(NamedTuple):
+    """Places a row for the terms of each group of a `ChainBatch`."""
+
+    first: int
+    later: int
+    in_student_space: int
+
+
+def chain_batch(terms: Sequence[ChainTerms], capacity: Capacity | None = None) -> ChainBatch:
+    """Terms of the texts of a batch, one row a text, in NumPy.
+
+    Args:
+        terms: Of each row.
+        capacity: So that every batch has the same shapes; by default what the fullest row needs.
+
+    Raises:
+        ValueError: a row has more terms of a group than `capacity` has places.
+    """
     in_teacher_space = [row.side_N == TEACHER_SPACE for row in terms]
     at_root = [row.node_N == 0 for row in terms]
-    return ChainBatch(
-        _group(terms, [a & b for a, b in zip(in_teacher_space, at_root, strict=True)]),
-        _group(terms, [a & ~b for a, b in zip(in_teacher_space, at_root, strict=True)]),
-        _group(terms, [row.side_N == STUDENT_SPACE for row in terms]),
+    wanted = (
+        [a & b for a, b in zip(in_teacher_space, at_root, strict=True)],
+        [a & ~b for a, b in zip(in_teacher_space, at_root, strict=True)],
+        [~a for a in in_teacher_space],
     )
+    if capacity is None:
+        capacity = Capacity(*(max([1, *(int(a.sum()) for a in group)]) for group in wanted))
+    groups = zip(wanted, capacity, strict=True)
+    return ChainBatch(*(_group(terms, group, places) for group, places in groups))
 
 
-def _group(terms: Sequence[ChainTerms], wanted: Sequence[np.ndarray]) -> TermGroup:
-    most = max([1, *(int(keep_N.sum()) for keep_N in wanted)])
+def _group(terms: Sequence[ChainTerms], wanted: Sequence[np.ndarray], places: int) -> TermGroup:
+    most = max(int(keep_N.sum()) for keep_N in wanted)
+    if most > places:
+        raise ValueError(f"`capacity` must hold the {most} terms of a row, got {places}")
     columns = []
     for name, padding in (
         ("student_position_N", 0),
@@ -72,10 +94,10 @@ def _group(terms: Sequence[ChainTerms], wanted: Sequence[np.ndarray]) -> TermGro
         ("node_N", -1),
         ("chunk_N", -1),
     ):
-        values_BM = np.full((len(terms), most), padding, np.int32)
+        values_BM = np.full((len(terms), places), padding, np.int32)
         for row, keep_N in enumerate(wanted):
             values_BM[row, : keep_N.sum()] = getattr(terms[row], name)[keep_N]
-        columns.append(jnp.asarray(values_BM))
+        columns.append(values_BM)
     return TermGroup(*columns)
 
 
@@ -112,6 +134,36 @@ def chain_kl_sums(
         ValueError: `temperature` is not positive.
     Source: this project.
     """
+    loss_BN, is_scored_BN = chain_kl_losses(
+        student,
+        teacher,
+        terms,
+        tries,
+        mask_BN,
+        temperature=temperature,
+        reverse=reverse,
+        block_tokens=block_tokens,
+    )
+    return loss_BN.sum(), is_scored_BN.sum(dtype=jnp.float32)
+
+
+def chain_kl_losses(
+    student: ModelOutput,
+    teacher: ModelOutput,
+    terms: ChainBatch,
+    tries: Tries,
+    mask_BN: Bool[Array, "B N"],
+    *,
+    temperature: float = 1.0,
+    reverse: bool = False,
+    block_tokens: int = 256,
+) -> tuple[Float[Array, "B N"], Bool[Array, "B N"]]:
+    """C-KL of each chunk of a batch, as `chain_kl_sums` takes it.
+
+    Returns:
+        Nats per chunk, the mean over its terms, unreduced, 0 where there are none or the mask is
+        False; and which chunks count.
+    """
     if temperature <= 0:
         raise ValueError(f"`temperature` must be positive, got {temperature}")
     teacher = jax.tree.map(jax.lax.stop_gradient, teacher)
@@ -142,7 +194,7 @@ def chain_kl_sums(
     has_terms_BN = jax.vmap(lambda chunk: jnp.zeros(num_chunks, bool).at[chunk].set(True))(
         jnp.where(chunk_BM >= 0, chunk_BM, num_chunks)
     )
-    return temperature**2 * loss_BN.sum(), has_terms_BN.sum(dtype=jnp.float32)
+    return temperature**2 * loss_BN, has_terms_BN
 
 
 def _walk(
@@ -156,7 +208,7 @@ def _walk(
 ) -> Float[Array, "B M"]:
     """One value for each term; on padding it means nothing."""
 
-    def block(arrays):
+    def terms_of(arrays):
         *positions, node_BM = arrays
         log_probs = []
         for model, at_BM, count in zip((student, teacher), positions, num_tokens, strict=True):
@@ -164,6 +216,12 @@ def _walk(
             logits_VN = model.logits(hidden_BMD.reshape(-1, hidden_BMD.shape[-1]))
             log_probs.append(log_softmax(logits_VN / temperature, num_tokens=count))
         return function(*log_probs, node_BM.reshape(-1)).reshape(node_BM.shape)
+
+    def block(arrays):
+        # Groups have places for the fullest batch; blocks of padding alone cost nothing.
+        node_BM = arrays[2]
+        nothing_BM = jnp.zeros(node_BM.shape, jnp.float32)
+        return jax.lax.cond((node_BM >= 0).any(), terms_of, lambda _: nothing_BM, arrays)
 
     arrays_BM = (group.student_at_BM, group.teacher_at_BM, group.node_BM)
     return map_blocks(block, arrays_BM, block_tokens=block_tokens, keep_rows=True)

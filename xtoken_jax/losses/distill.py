@@ -1,11 +1,13 @@
 """The losses as training uses them: from hidden states and unembeddings, block by block."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from xtoken_jax.losses.chain_walk import ChainBatch, chain_kl_losses
 from xtoken_jax.losses.columns import Columns, columns_in_use, teacher_within, top_columns
 from xtoken_jax.losses.hybrid_kl import hybrid_terms
 from xtoken_jax.losses.objective import Objective, Tables, check_tables
@@ -77,6 +79,7 @@ def distillation_sums(
     target_mask_BS: Bool[Array, "B S"] | None = None,
     objective: Objective = Objective(),  # noqa: B008 (frozen)
     *,
+    chain: ChainBatch | None = None,
     block_tokens: int = 256,
 ) -> DistillationSums:
     """A distillation loss and cross-entropy, walked over blocks of positions.
@@ -92,19 +95,25 @@ def distillation_sums(
         target_mask_BS: True where the student's next token is scored by cross-entropy; None
             scores none.
         objective: Which loss; cross-entropy is always at temperature 1.
+        chain: C-KL: the terms of the chunks, from `chain_batch`.
         block_tokens: Student positions a block, over the whole batch.
 
     Returns:
         Sums with their counts; with no scored chunk, exactly 0.
 
     Raises:
-        ValueError: `tables` lacks what the objective needs, or has what it cannot use.
+        ValueError: `tables` or `chain` lacks what the objective needs, or has what it cannot use.
     """
     check_tables(objective, tables)
+    if (objective.loss == "c_kl") != (chain is not None):
+        need = "needs" if chain is None else "alone takes"
+        raise ValueError(f"c_kl {need} `chain`, got loss {objective.loss}")
     if target_mask_BS is None:
         target_mask_BS = jnp.zeros(student.ids_BS.shape, bool)
     teacher = jax.tree.map(jax.lax.stop_gradient, teacher)
-    if objective.chunk_merge == "mean":
+    if chain is not None:
+        walk = functools.partial(_walk_chain, chain)
+    elif objective.chunk_merge == "mean":
         walk = _walk_means
     else:
         walk = _walk_projected if objective.loss == "p_kl" else _walk_measures
@@ -209,6 +218,35 @@ def _walk_measures(
     nothing_BN = jnp.zeros_like(rests[0])
     loss_BN = at_chunks(loss_BS, spans)
     return _Values(next_log_prob_BS, loss_BN, nothing_BN, nothing_BN, spans.mask_BN)
+
+
+def _walk_chain(
+    chain: ChainBatch,
+    student: ModelOutput,
+    teacher: ModelOutput,
+    spans: Spans,
+    tables: Tables,
+    objective: Objective,
+    block_tokens: int,
+) -> _Values:
+    """C-KL, term by term; cross-entropy is walked apart."""
+    assert tables.tries is not None  # by `check_tables`
+    loss_BN, mask_BN = chain_kl_losses(
+        student,
+        teacher,
+        chain,
+        tables.tries,
+        spans.mask_BN,
+        reverse=objective.reverse,
+        temperature=objective.temperature,
+        block_tokens=block_tokens,
+    )
+    next_log_prob_BS = next_token_log_probs(
+        student, num_tokens=tables.projection.num_student_tokens, block_tokens=block_tokens
+    )
+    nothing_BN = jnp.zeros_like(loss_BN)
+    loss_BN = loss_BN / objective.temperature**2  # `distillation_sums` multiplies by it
+    return _Values(next_log_prob_BS, loss_BN, nothing_BN, nothing_BN, mask_BN)
 
 
 def _walk_means(

@@ -5,12 +5,13 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from jaxtyping import Array, Int
 
+from xtoken_jax.losses.chain_walk import Tries
 from xtoken_jax.losses.columns import Unreachable
 from xtoken_jax.losses.projected_kl import ChunkMerge
 from xtoken_jax.ops import DeviceProjection
 from xtoken_jax.ops.common_set import DeviceCommonSet
 
-LossName = Literal["p_kl", "h_kl", "gold", "uld"]
+LossName = Literal["p_kl", "h_kl", "gold", "uld", "c_kl"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +19,10 @@ class Objective:
     """A distillation loss; static under jit.
 
     Attributes:
-        loss: `p_kl`; `h_kl` and `gold`, which are one loss on two common sets; `uld`.
+        loss: `p_kl`; `h_kl` and `gold`, which are one loss on two common sets; `uld`; `c_kl`.
         chunk_merge: `"chain_rule"` counts all tokens of a chunk, `"first"` only the first,
             `"mean"` averages over the chunk's positions as the reference implementation does.
+            Not of `c_kl`, which has a term for each token of a chunk.
         temperature: Divides the logits; the loss is scaled by its square.
         reverse: KL from the student to the teacher. ULD, a distance, has no direction.
         unreachable: P-KL: what to do with teacher tokens that W cannot reach.
@@ -58,12 +60,13 @@ class Objective:
         self._refuse("top_k", None, "p_kl")
         self._refuse("unreachable", "mask", "p_kl")
         self._refuse("uncommon_top_k", None, "gold", "h_kl")
-        self._refuse("reverse", False, "p_kl", "gold", "h_kl")
+        self._refuse("reverse", False, "p_kl", "gold", "h_kl", "c_kl")
+        self._refuse("chunk_merge", "chain_rule", "p_kl", "gold", "h_kl", "uld")
 
     def _refuse(self, name: str, unset: Any, *losses: LossName) -> None:
         value = getattr(self, name)
         if value != unset and self.loss not in losses:
-            raise ValueError(f"`{name}` is of {' and '.join(losses)}, got {value} for {self.loss}")
+            raise ValueError(f"`{name}` is of {', '.join(losses)}, got {value} for {self.loss}")
 
 
 class Tables(NamedTuple):
@@ -73,11 +76,13 @@ class Tables(NamedTuple):
         projection: W; every loss reads the vocabularies' sizes off it.
         common: The pairs of GOLD or H-KL.
         fold_ids_U: For `unreachable="fold"`, from `projection.fold_targets`.
+        tries: Both vocabularies by the pieces of the other, for `c_kl`.
     """
 
     projection: DeviceProjection
     common: DeviceCommonSet | None = None
     fold_ids_U: Int[Array, " U"] | None = None
+    tries: Tries | None = None
 
 
 def check_tables(objective: Objective, tables: Tables) -> None:
@@ -85,6 +90,9 @@ def check_tables(objective: Objective, tables: Tables) -> None:
     if (objective.loss in ("gold", "h_kl")) != (tables.common is not None):
         need = "need" if tables.common is None else "alone take"
         raise ValueError(f"gold and h_kl {need} `tables.common`, got loss {objective.loss}")
+    if (objective.loss == "c_kl") != (tables.tries is not None):
+        need = "needs" if tables.tries is None else "alone takes"
+        raise ValueError(f"c_kl {need} `tables.tries`, got loss {objective.loss}")
     if (objective.unreachable == "fold") != (tables.fold_ids_U is not None):
         raise ValueError(
             "`tables.fold_ids_U` must be given with `unreachable` fold and only then, "

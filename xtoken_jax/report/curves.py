@@ -12,6 +12,7 @@ _CURVES = (
     ("cross_entropy", "cross-entropy", "#0072B2", "-"),
     ("distillation", "distillation", "#D55E00", "--"),
 )
+_DASHES = ("-", "--", ":", "-.")
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -63,8 +64,10 @@ def plot_curves(run_dir: Path) -> Path:
             losses.plot(steps, [r[field] for r in records], dash, color=colour, label=label)
     losses.set(xlabel="step", ylabel="nats per token or chunk", title="losses")
     losses.legend()
-    if "agreement" in records[0]:
-        agreement.plot(steps, [r["agreement"] for r in records], color="#009E73")
+    for index, field in enumerate(f for f in records[0] if f.endswith("/agreement")):
+        label, dash = field.removesuffix("/agreement"), _DASHES[index % len(_DASHES)]
+        agreement.plot(steps, [r[field] for r in records], dash, color="#009E73", label=label)
+        agreement.legend()
     agreement.set(xlabel="step", ylabel="share of chunks", title="top-1 agreement with teacher")
     rate.plot(steps, [r["learning_rate"] for r in records], color="#555555")
     rate.set(xlabel="step", title="learning rate")

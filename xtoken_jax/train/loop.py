@@ -12,11 +12,12 @@ from xtoken_jax.config import ExperimentConfig
 from xtoken_jax.data import Batch
 from xtoken_jax.errors import XTokenError
 from xtoken_jax.train.checkpoints import Checkpoints
+from xtoken_jax.train.loss import Metrics
 from xtoken_jax.train.metrics import MetricsLog
 from xtoken_jax.train.optimiser import learning_rate_schedule
 from xtoken_jax.train.progress import Progress
 from xtoken_jax.train.signals import StopRequest
-from xtoken_jax.train.step import Metrics, TrainState
+from xtoken_jax.train.step import TrainState
 
 
 @dataclass(frozen=True)

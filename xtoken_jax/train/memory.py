@@ -31,10 +31,11 @@ def memory_advice(config: ExperimentConfig) -> Iterator[None]:
 
 def _advice(config: ExperimentConfig, complaint: str) -> str:
     data, mesh = config.data, config.mesh
+    lengths = [f"`data.student_length` {data.student_length}"]
+    lengths += [f"`teachers.{name}.length` {t.length}" for name, t in config.teachers.items()]
     return (
         f"out of device memory{_amount(complaint)} with `data.batch_size` {data.batch_size}, "
-        f"`data.student_length` {data.student_length}, `data.teacher_length` "
-        f"{data.teacher_length} on a mesh of data={mesh.data}, fsdp={mesh.fsdp}, "
+        f"{', '.join(lengths)} on a mesh of data={mesh.data}, fsdp={mesh.fsdp}, "
         f"tensor={mesh.tensor}; {'; '.join(_knobs(config))}"
     )
 

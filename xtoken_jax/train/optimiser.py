@@ -1,6 +1,6 @@
 """AdamW under a warm-up and cosine schedule."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 import optax
 
@@ -19,11 +19,12 @@ def learning_rate_schedule(config: OptimConfig) -> optax.Schedule:
 
 
 def make_optimiser(
-    config: OptimConfig, projection: ProjectionConfig
+    config: OptimConfig, learned: Mapping[str, ProjectionConfig]
 ) -> optax.GradientTransformation:
     """Clip by the global norm, then AdamW, of `step.Trained`; states have the parameters' shapes.
 
-    A learned W has an Adam of its own, with a constant learning rate and no clipping.
+    Each `learned` W, by teacher, has an Adam of its own, with a constant learning rate and no
+    clipping.
     """
     student = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
@@ -34,12 +35,18 @@ def make_optimiser(
             weight_decay=config.weight_decay,
         ),
     )
-    if not projection.learned:
+    if not learned:
         return student
-    transforms: dict[Hashable, optax.GradientTransformation]
-    transforms = {"student": student, "w": optax.adam(projection.learning_rate)}
+    transforms: dict[Hashable, optax.GradientTransformation] = {_STUDENT: student}
+    transforms |= {name: optax.adam(options.learning_rate) for name, options in learned.items()}
     return optax.partition(transforms, _labels)
 
 
+# No teacher can have this name.
+_STUDENT = ""
+
+
 def _labels(trained):
-    return trained._replace(student="student", entry_logits_N="w")
+    return trained._replace(
+        student=_STUDENT, entry_logits={name: name for name in trained.entry_logits}
+    )

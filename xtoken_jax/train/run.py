@@ -1,7 +1,7 @@
 """A distillation run, from config to exported student, in the order in which it happens."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +30,12 @@ from xtoken_jax.train.checkpoints import Checkpoints
 from xtoken_jax.train.data import mixture_weights
 from xtoken_jax.train.lock import locked
 from xtoken_jax.train.loop import run_steps
+from xtoken_jax.train.loss import Metrics
 from xtoken_jax.train.memory import memory_advice
 from xtoken_jax.train.mesh import check_models, make_mesh
 from xtoken_jax.train.metrics import write_text
 from xtoken_jax.train.optimiser import make_optimiser
 from xtoken_jax.train.step import (
-    Metrics,
     Trained,
     TrainState,
     init_state,
@@ -92,84 +92,72 @@ def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
             _CONSOLE.print(f"bad records left out: {tally}")
         checkpoints.check_sources(rows.fingerprints)
         evaluation = _Evaluation(config, setup.heldout_texts(config, tokenizers))
-        teacher, projection = setup.load_teaching(config, tokenizers, mesh)
+        teaching = setup.load_teaching(config, tokenizers, mesh)
         student = setup.load_student(config, run_dir, tokenizers.student, mesh, resuming=resuming)
-        tables = None
-        if teacher is not None and projection is not None:
-            tables = setup.device_tables(
-                config,
-                projection,
-                tokenizers,
-                student_vocab_size=student.unembedding_VD.shape[0],
-                teacher_vocab_size=teacher.unembedding_VD.shape[0],
-            )
+        vocab_size = student.unembedding_VD.shape[0]
+        tables = setup.device_tables(config, teaching, tokenizers, student_vocab_size=vocab_size)
         if not resuming:
             write_text(run_dir / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
-            if projection is not None and config.projection.path is None:
-                save_projection(projection, run_dir / "projection.safetensors")
+            for name, each in teaching.items():
+                save_projection(each.projection, run_dir / "projections" / f"{name}.safetensors")
             evaluation.clear()
             evaluation.run("student before", student, tokenizers.student)
-            if teacher is not None:
-                evaluation.run("teacher", teacher, tokenizers.teacher)
+            for name, each in teaching.items():
+                evaluation.run(f"teacher {name}", each.model, tokenizers.teachers[name])
 
         student_graph, params = nnx.split(student)
-        optimiser = make_optimiser(config.optim, config.projection)
-        state = init_state(Trained(params, _entry_logits(config, tables)), optimiser, mesh)
-        del student, params  # the state has taken their buffers
-        batches = iter(_dataset(config, rows))
+        trained = Trained(params, _entry_logits(config, tables))
+        state = init_state(trained, make_optimiser(config.optim, config.learned), mesh)
+        del student, params, trained  # the state has taken their buffers
+        batches = iter(_dataset(config, rows, teaching))
         if resuming:
             state, data_state = checkpoints.restore(state)
             batches.set_state(data_state)
             _CONSOLE.print(f"going on from step {int(state.step)}")
 
-        step = _make_step(config, student_graph, teacher, tables, state, mesh, tokenizers)
+        step = _make_step(config, student_graph, teaching, tables, state, mesh, tokenizers)
         state, stopped_by = run_steps(config, step, state, batches, checkpoints, run_dir=run_dir)
         checkpoints.close()
         if stopped_by is None:
             student = nnx.merge(student_graph, state.params.student)
             evaluation.run("student after", student, tokenizers.student)
             save_model(student, run_dir / "student", tokenizer_dir=tokenizers.student_directory)
-            logits_N = state.params.entry_logits_N
-            if projection is not None and tables is not None and logits_N is not None:
-                weights_N = row_softmax(logits_N, tables.projection)
-                learned = to_host(projection, np.asarray(weights_N))
-                save_projection(learned, run_dir / "projection_learned.safetensors")
+            for name, logits_N in state.params.entry_logits.items():
+                weights_N = row_softmax(logits_N, tables[name].projection)
+                learned = to_host(teaching[name].projection, np.asarray(weights_N))
+                path = run_dir / "projections" / f"{name}_learned.safetensors"
+                save_projection(learned, path)
     return RunResult(run_dir, int(state.step), stopped_by)
 
 
 def _models(config: ExperimentConfig) -> dict[str, str]:
     """What is loaded onto the mesh, by field."""
-    models = {"student.model": config.student.model}
-    if config.loss.distillation != "none":
-        models["teacher.model"] = config.teacher.model
-    return models
+    teachers = {f"teachers.{name}.model": t.model for name, t in config.teaching.items()}
+    return {"student.model": config.student.model, **teachers}
 
 
-def _entry_logits(config: ExperimentConfig, tables: Tables | None) -> jax.Array | None:
-    """Where a learned W starts: at W."""
-    if tables is None or not config.projection.learned:
-        return None
-    return jnp.log(tables.projection.matrix_UV.data)
+def _entry_logits(config: ExperimentConfig, tables: Mapping[str, Tables]) -> dict[str, jax.Array]:
+    """Where each learned W starts: at W."""
+    return {name: jnp.log(tables[name].projection.matrix_UV.data) for name in config.learned}
 
 
 def _make_step(
     config: ExperimentConfig,
     student_graph: nnx.GraphDef,
-    teacher: Decoder | None,
-    tables: Tables | None,
+    teaching: Mapping[str, setup.Teaching],
+    tables: dict[str, Tables],
     state: TrainState,
     mesh: Mesh,
     tokenizers: setup.Tokenizers,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The jitted step with all that stays the same bound to it, from host batches."""
-    teacher_graph = teacher_params = None
-    if teacher is not None:
-        teacher_graph, teacher_params = nnx.split(teacher)
+    teachers = {name: nnx.split(each.model) for name, each in teaching.items()}
+    params = {name: parameters for name, (_, parameters) in teachers.items()}
     update = make_step(
         student_graph,
-        teacher_graph,
-        make_optimiser(config.optim, config.projection),
-        config.loss,
+        {name: graph for name, (graph, _) in teachers.items()},
+        make_optimiser(config.optim, config.learned),
+        config,
         num_tokens=tokenizers.student.num_tokens,
         max_skipped_steps=config.optim.max_skipped_steps,
         shardings=jax.tree.map(lambda x: x.sharding, state),
@@ -177,17 +165,20 @@ def _make_step(
     sharding = batch_sharding(mesh)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return update(state, teacher_params, tables, put_batch(batch, sharding))
+        return update(state, params, tables, put_batch(batch, sharding))
 
     return step
 
 
-def _dataset(config: ExperimentConfig, rows: RowSource) -> grain.IterDataset:
+def _dataset(
+    config: ExperimentConfig, rows: RowSource, teaching: Mapping[str, setup.Teaching]
+) -> grain.IterDataset:
     return row_batches(
         rows,
         batch_size=config.data.batch_size,
         seed=config.seed,
         weights=mixture_weights(config.data),
+        tries={name: each.tries for name, each in teaching.items() if each.tries is not None},
     )
 
 

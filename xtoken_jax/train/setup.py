@@ -1,6 +1,6 @@
 """All that a run needs before its first step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from xtoken_jax.config import ExperimentConfig
-from xtoken_jax.data import Lengths, RowSource, Tally
+from xtoken_jax.config import DistillationConfig, ExperimentConfig, ProjectionConfig
+from xtoken_jax.data import Lengths, PieceTries, RowSource, Tally, build_piece_tries
 from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.evaluate import fitting_texts
-from xtoken_jax.losses import Tables, check_tables
+from xtoken_jax.losses import Tables, Tries, check_tables
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.transplant import transplant
 from xtoken_jax.models.weights import load_model
 from xtoken_jax.ops import common_set_to_device, to_device
+from xtoken_jax.ops.piece_trie import piece_trie_to_device
 from xtoken_jax.projection import (
     Projection,
     build_projection,
@@ -26,33 +27,46 @@ from xtoken_jax.projection import (
     load_projection,
     retokenise,
 )
-from xtoken_jax.text import ByteTokenizer, resolve
+from xtoken_jax.text import ByteTokenizer, resolve, same_token_ids
 from xtoken_jax.train import data
-from xtoken_jax.train.step import TEACHER
 
 
 @dataclass(frozen=True)
 class Tokenizers:
-    """Both sides' tokenizers, and where the student's files are for the export."""
+    """All sides' tokenizers, and where the student's files are for the export."""
 
     student: ByteTokenizer
-    teacher: ByteTokenizer
+    teachers: dict[str, ByteTokenizer]
     student_directory: Path
 
 
 def load_tokenizers(config: ExperimentConfig) -> Tokenizers:
-    """Load both, fetching what is not here yet."""
-    reference = config.student.tokenizer or config.student.model
-    return Tokenizers(
-        ByteTokenizer.load(reference),
-        ByteTokenizer.load(config.teacher.model),
-        resolve(reference, weights=False),
+    """Load all, fetching what is not here yet.
+
+    Raises:
+        UsageError: logits of teachers with different tokenizers are to be averaged.
+    """
+    student, teachers = tokenizer_references(config)
+    tokenizers = Tokenizers(
+        ByteTokenizer.load(student),
+        {name: ByteTokenizer.load(reference) for name, reference in teachers.items()},
+        resolve(student, weights=False),
     )
+    teaching = [tokenizers.teachers[name] for name in config.teaching]
+    if config.loss.combine == "mean_logits":
+        for other in teaching[1:]:
+            if not same_token_ids(teaching[0], other):
+                raise UsageError(
+                    "`loss.combine` mean_logits needs teachers of one tokenizer, got "
+                    f"{teaching[0].name} and {other.name}"
+                )
+    return tokenizers
 
 
 def tokenizer_references(config: ExperimentConfig) -> tuple[str, dict[str, str]]:
     """What the student's tokenizer and the teachers' are called."""
-    return config.student.tokenizer or config.student.model, {TEACHER: config.teacher.model}
+    teachers = {name: teacher.model for name, teacher in config.teachers.items()}
+    return config.student.tokenizer or config.student.model, teachers
 
 
 def load_student(
@@ -92,17 +106,36 @@ def load_student(
     return _checked(load_model(initial, **options), student)
 
 
+@dataclass(frozen=True)
+class Teaching:
+    """A teacher that something is learned from.
+
+    Attributes:
+        model: In one dtype throughout.
+        projection: W.
+        tries: Both vocabularies by the pieces of the other, where the loss is C-KL.
+    """
+
+    model: Decoder
+    projection: Projection
+    tries: PieceTries | None
+
+
 def load_teaching(
     config: ExperimentConfig, tokenizers: Tokenizers, mesh: Mesh
-) -> tuple[Decoder | None, Projection | None]:
-    """The teacher, in one dtype throughout, and W; neither for cross-entropy alone."""
-    if config.loss.distillation == "none":
-        return None, None
-    projection = _projection(config, tokenizers)
-    dtype = jnp.dtype(config.teacher.dtype)
-    directory = resolve(config.teacher.model)
-    teacher = load_model(directory, dtype=dtype, param_dtype=dtype, mesh=mesh)
-    return _checked(teacher, tokenizers.teacher), projection
+) -> dict[str, Teaching]:
+    """The teachers that something is learned from, by name."""
+    loaded = {}
+    for name, teacher in config.teaching.items():
+        student_tokenizer, tokenizer = tokenizers.student, tokenizers.teachers[name]
+        projection = _projection(teacher.projection, student_tokenizer, tokenizer)
+        dtype = jnp.dtype(teacher.dtype)
+        model = load_model(resolve(teacher.model), dtype=dtype, param_dtype=dtype, mesh=mesh)
+        tries = None
+        if teacher.loss.kind == "c_kl":
+            tries = build_piece_tries(student_tokenizer, tokenizer)
+        loaded[name] = Teaching(_checked(model, tokenizer), projection, tries)
+    return loaded
 
 
 def _checked(model: Decoder, tokenizer: ByteTokenizer) -> Decoder:
@@ -115,10 +148,10 @@ def _checked(model: Decoder, tokenizer: ByteTokenizer) -> Decoder:
     return model
 
 
-def _projection(config: ExperimentConfig, tokenizers: Tokenizers) -> Projection:
+def _projection(
+    options: ProjectionConfig, student: ByteTokenizer, teacher: ByteTokenizer
+) -> Projection:
     """W from its file, or built."""
-    options = config.projection
-    student, teacher = tokenizers.student, tokenizers.teacher
     if options.path is not None:
         return load_projection(options.path, student=student, teacher=teacher)
     return build_projection(
@@ -136,19 +169,38 @@ def _projection(config: ExperimentConfig, tokenizers: Tokenizers) -> Projection:
 
 def device_tables(
     config: ExperimentConfig,
-    projection: Projection,
+    teaching: Mapping[str, Teaching],
     tokenizers: Tokenizers,
     *,
     student_vocab_size: int,
-    teacher_vocab_size: int,
+) -> dict[str, Tables]:
+    """What each teacher's loss needs of the two vocabularies, on the device."""
+    rows = {name: each.model.unembedding_VD.shape[0] for name, each in teaching.items()}
+    if config.loss.combine == "mean_logits":
+        rows = dict.fromkeys(rows, min(rows.values(), default=0))
+    tables = {}
+    for name, each in teaching.items():
+        loss = config.teachers[name].loss
+        sizes = {"student_vocab_size": student_vocab_size, "teacher_vocab_size": rows[name]}
+        try:
+            tables[name] = _tables(loss, each, tokenizers.student, tokenizers.teachers[name], sizes)
+        except ValueError as error:
+            raise UsageError(f"`teachers.{name}.loss`: {error}") from error
+    return tables
+
+
+def _tables(
+    loss: DistillationConfig,
+    teaching: Teaching,
+    student: ByteTokenizer,
+    teacher: ByteTokenizer,
+    sizes: dict[str, int],
 ) -> Tables:
-    """What the loss needs of the two vocabularies, on the device."""
-    sizes = {"student_vocab_size": student_vocab_size, "teacher_vocab_size": teacher_vocab_size}
-    common = fold_ids_U = None
-    loss = config.loss
-    if loss.distillation in ("gold", "h_kl"):
+    projection = teaching.projection
+    common = fold_ids_U = tries = None
+    if loss.kind in ("gold", "h_kl"):
         pairs = exact_pairs(projection)
-        if loss.distillation == "h_kl":
+        if loss.kind == "h_kl":
             pairs = hybrid_pairs(projection, threshold=loss.threshold)
         common = common_set_to_device(
             pairs,
@@ -157,37 +209,45 @@ def device_tables(
             **sizes,
         )
     if loss.unreachable == "fold":
-        targets_U = fold_targets(projection, tokenizers.student, tokenizers.teacher)
-        padding = teacher_vocab_size - len(targets_U)
+        targets_U = fold_targets(projection, student, teacher)
+        padding = sizes["teacher_vocab_size"] - len(targets_U)
         fold_ids_U = jnp.asarray(np.pad(targets_U, (0, padding), constant_values=-1))
-    tables = Tables(to_device(projection, **sizes), common, fold_ids_U)
-    try:
-        check_tables(loss.objective(), tables)
-    except ValueError as error:
-        raise UsageError(f"`loss`: {error}") from error
+    if teaching.tries is not None:
+        exchanged = {
+            "student_vocab_size": sizes["teacher_vocab_size"],
+            "teacher_vocab_size": sizes["student_vocab_size"],
+        }
+        by_teacher, by_student = teaching.tries
+        tries = Tries(
+            piece_trie_to_device(by_teacher, **sizes),
+            piece_trie_to_device(by_student, **exchanged),
+        )
+    tables = Tables(to_device(projection, **sizes), common, fold_ids_U, tries)
+    check_tables(loss.objective(), tables)
     return tables
 
 
 def load_rows(config: ExperimentConfig, tokenizers: Tokenizers) -> tuple[RowSource, Tally]:
     """Everything to train on, and what became of bad records."""
     tally = Tally(on_error=config.data.on_error, max_error_share=config.data.max_error_share)
-    teachers = {TEACHER: tokenizers.teacher}
-    plan = data.make_plan(config.data, tokenizers.student, teachers, row_lengths(config))
+    sides = tokenizers.student, tokenizers.teachers
+    plan = data.make_plan(config.data, *sides, row_lengths(config))
     return data.load_rows(config.data, plan, tally), tally
 
 
 def row_lengths(config: ExperimentConfig) -> Lengths:
     """Tokens a row, by side."""
-    return Lengths(config.data.student_length, {TEACHER: config.data.teacher_length})
+    teachers = {name: teacher.length for name, teacher in config.teachers.items()}
+    return Lengths(config.data.student_length, teachers)
 
 
 def heldout_texts(config: ExperimentConfig, tokenizers: Tokenizers) -> list[str]:
-    """What is evaluated: of each source the first documents that fit on both sides."""
+    """What is evaluated: of each source the first documents that fit on all sides."""
     texts: list[str] = []
-    both: Sequence[ByteTokenizer] = (tokenizers.student, tokenizers.teacher)
+    all_sides = [tokenizers.student, *tokenizers.teachers.values()]
     for source in config.evaluation.sources:
         candidates = [document.text for document in data.read_documents(source)]
-        fitting = fitting_texts(candidates, both, length=config.evaluation.length)
+        fitting = fitting_texts(candidates, all_sides, length=config.evaluation.length)
         texts += fitting[: config.evaluation.max_documents]
     if config.evaluation.sources and not texts:
         raise XTokenError(

@@ -1,6 +1,6 @@
 """One jitted training step: both forward passes, the loss, the gradient, the update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,23 +11,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from xtoken_jax.config import LossConfig
+from xtoken_jax.config import ExperimentConfig
 from xtoken_jax.data import Batch
-from xtoken_jax.losses import (
-    ModelOutput,
-    Tables,
-    distillation_sums,
-    dynamic_scaling,
-    fixed_scaling,
-    mean_over,
-    next_token_log_probs,
-)
+from xtoken_jax.losses import ChainBatch, ModelOutput
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.sharding import state_shardings
 from xtoken_jax.ops import Spans, row_softmax, with_weights
-
-# The name of the one teacher in a batch.
-TEACHER = "teacher"
+from xtoken_jax.train.loss import Lesson, Metrics, training_loss
 
 
 class Trained(NamedTuple):
@@ -35,11 +25,11 @@ class Trained(NamedTuple):
 
     Attributes:
         student: The student's parameters, float32.
-        entry_logits_N: Of a learned W, one logit for each of its entries; else None.
+        entry_logits: Of each learned W, by teacher, one logit for each of its entries.
     """
 
     student: nnx.State
-    entry_logits_N: Float[Array, " N"] | None
+    entry_logits: dict[str, Float[Array, " N"]]
 
 
 @jax.tree_util.register_dataclass
@@ -67,6 +57,7 @@ class DeviceTeacherBatch(NamedTuple):
 
     tokens: dict[str, Int[Array, "B T"]]
     spans: Spans
+    chain: ChainBatch | None
 
 
 class DeviceBatch(NamedTuple):
@@ -81,13 +72,13 @@ def put_batch(batch: Batch, sharding: jax.sharding.Sharding) -> DeviceBatch:
     """Put a batch on the devices."""
     arrays = (
         batch.student,
-        {name: (side.tokens, side.spans) for name, side in batch.teachers.items()},
+        {n: (side.tokens, side.spans, side.chain) for n, side in batch.teachers.items()},
         batch.target_mask_BS,
     )
     student, teachers, target_mask_BS = jax.device_put(arrays, sharding)
     sides = {
-        name: DeviceTeacherBatch(tokens, Spans(**spans))
-        for name, (tokens, spans) in teachers.items()
+        name: DeviceTeacherBatch(tokens, Spans(**spans), chain)
+        for name, (tokens, spans, chain) in teachers.items()
     }
     return DeviceBatch(student, sides, target_mask_BS)
 
@@ -103,15 +94,14 @@ def init_state(params: Trained, optimiser: optax.GradientTransformation, mesh: M
     return jax.jit(init, out_shardings=shardings, donate_argnums=0)(params)
 
 
-Metrics = dict[str, Float[Array, ""]]
 Step = Callable[..., tuple[TrainState, Metrics]]
 
 
 def make_step(
     student: nnx.GraphDef,
-    teacher: nnx.GraphDef | None,
+    teachers: Mapping[str, nnx.GraphDef],
     optimiser: optax.GradientTransformation,
-    loss: LossConfig,
+    config: ExperimentConfig,
     *,
     num_tokens: int,
     max_skipped_steps: int,
@@ -125,30 +115,33 @@ def make_step(
 
     Args:
         student: Of the model whose parameters are in the state.
-        teacher: None with `loss.distillation` `none`.
+        teachers: By name, of those that something is learned from; their parameters and tables
+            are passed to each step by the same names.
         optimiser: What `init_state` was given.
-        loss: What is minimised.
+        config: Says what is minimised.
         num_tokens: Of the student's tokenizer.
         max_skipped_steps: With a loss or gradient that is not finite.
         shardings: Of the state, the same before and after a step.
     """
+    teaching, loss = config.teaching, config.loss
 
-    def loss_and_metrics(params, teacher_output, tables, batch):
-        model = nnx.merge(student, params.student)
-        output = _run(model, batch.student)
-        if teacher_output is None:
-            return _cross_entropy_only(output, batch, loss, num_tokens)
-        if params.entry_logits_N is not None:
-            weights_N = row_softmax(params.entry_logits_N, tables.projection)
-            tables = tables._replace(projection=with_weights(tables.projection, weights_N))
-        return _distillation(output, teacher_output, tables, batch, loss)
+    def loss_and_metrics(params, lessons, batch):
+        output = _run(nnx.merge(student, params.student), batch.student)
+        for name, logits_N in params.entry_logits.items():
+            lessons = {**lessons, name: _with_learned(lessons[name], logits_N)}
+        return training_loss(
+            output, lessons, batch.target_mask_BS, teaching, loss, num_tokens=num_tokens
+        )
 
     def step(state, teacher_params, tables, batch):
-        output = None
-        if teacher is not None:
-            output = _run(nnx.merge(teacher, teacher_params), batch.teachers[TEACHER].tokens)
+        lessons = {}
+        for name, graph in teachers.items():
+            side = batch.teachers[name]
+            output = _run(nnx.merge(graph, teacher_params[name]), side.tokens)
+            segments_BT = side.tokens["segment_ids_BS"]
+            lessons[name] = Lesson(output, segments_BT, side.spans, side.chain, tables[name])
         gradient_of = jax.value_and_grad(loss_and_metrics, has_aux=True)
-        (total, metrics), gradient = gradient_of(state.params, output, tables, batch)
+        (total, metrics), gradient = gradient_of(state.params, lessons, batch)
         norm = optax.tree.norm(gradient.student)
         is_finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
         healthy = state.healthy & (is_finite | (state.skipped < max_skipped_steps))
@@ -166,52 +159,12 @@ def make_step(
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
+def _with_learned(lesson: Lesson, logits_N: Float[Array, " N"]) -> Lesson:
+    tables = lesson.tables
+    weights_N = row_softmax(logits_N, tables.projection)
+    projection = with_weights(tables.projection, weights_N)
+    return lesson._replace(tables=tables._replace(projection=projection))
+
+
 def _run(model: Decoder, tokens: dict[str, jax.Array]) -> ModelOutput:
     return ModelOutput(model(**tokens), model.unembedding_VD, tokens["ids_BS"])
-
-
-def _cross_entropy_only(output: ModelOutput, batch: DeviceBatch, loss: LossConfig, num_tokens: int):
-    log_probs_BS = next_token_log_probs(
-        output, num_tokens=num_tokens, block_tokens=loss.block_tokens
-    )
-    count = jnp.sum(batch.target_mask_BS, dtype=jnp.float32)
-    total = mean_over(-jnp.sum(log_probs_BS, where=batch.target_mask_BS), count)
-    return total, {"cross_entropy": total}
-
-
-def _distillation(
-    output: ModelOutput,
-    teacher_output: ModelOutput,
-    tables: Tables,
-    batch: DeviceBatch,
-    loss: LossConfig,
-):
-    sums = distillation_sums(
-        output,
-        teacher_output,
-        batch.teachers[TEACHER].spans,
-        tables,
-        batch.target_mask_BS,
-        loss.objective(),
-        block_tokens=loss.block_tokens,
-    )
-    cross_entropy = mean_over(sums.cross_entropy, sums.num_targets)
-    distillation = mean_over(sums.distillation, sums.num_chunks)
-    if loss.scaling == "dynamic":
-        total = dynamic_scaling(distillation, cross_entropy)
-    else:
-        total = fixed_scaling(
-            distillation,
-            cross_entropy,
-            distillation_weight=loss.distillation_weight,
-            cross_entropy_weight=loss.cross_entropy_weight,
-        )
-    metrics = {
-        "cross_entropy": cross_entropy,
-        "distillation": distillation,
-        "num_chunks": sums.num_chunks,
-    }
-    if loss.distillation == "p_kl":
-        metrics["agreement"] = mean_over(sums.agreement, sums.num_chunks)
-        metrics["unreachable"] = mean_over(sums.unreachable, sums.num_chunks)
-    return total, metrics

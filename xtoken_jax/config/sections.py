@@ -1,25 +1,24 @@
 """Every setting of an experiment, with its default: the only place that has any.
 
-A config is a YAML file of these fields. Values are checked here, against each other too, so that
-nothing below this layer meets a setting that cannot work.
+Values are checked here, against each other too, so that nothing below this layer meets a setting
+that cannot work.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
 
 import pydantic
-import yaml
 from pydantic import Field
 
 from xtoken_jax.data import Format, OnError, Part, SourceKind
-from xtoken_jax.errors import UsageError
-from xtoken_jax.losses import ChunkMerge, LossName, Objective, Unreachable
+from xtoken_jax.losses import ChunkMerge, LossName, Objective, Trust, Unreachable
 from xtoken_jax.projection import Canonicalization, LongPieces
 
 Positive = Annotated[int, Field(gt=0)]
 Dtype = Literal["float32", "bfloat16"]
+# A name is part of the names of metrics and files.
+TeacherName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,16 +26,6 @@ class _Section:
     """A part of a config; a key that is not a field is an error."""
 
     __pydantic_config__ = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TeacherConfig(_Section):
-    """The frozen teacher."""
-
-    model: str
-    """Local directory, `asset:NAME` or hub id."""
-    dtype: Dtype = "bfloat16"
-    """Of its parameters and activations."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,11 +64,11 @@ class ProjectionConfig(_Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LossConfig(_Section):
-    """What is minimised."""
+class DistillationConfig(_Section):
+    """What a teacher's distributions are compared by."""
 
-    distillation: Literal[LossName, "none"] = "p_kl"
-    """`none` trains on cross-entropy alone."""
+    kind: Literal[LossName, "none"] = "p_kl"
+    """`none` reads the teacher's tokens, so that batches stay the same, and not the teacher."""
     chunk_merge: ChunkMerge = "chain_rule"
     """How the tokens of a chunk count: all of them, the `first`, or the reference's `mean`."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -95,25 +84,61 @@ class LossConfig(_Section):
     """GOLD and H-KL: sort only so many of the tokens outside the common set."""
     max_chunk_tokens: Positive = 16
     """With `mean`: longer chunks do not count."""
+
+    def __post_init__(self) -> None:
+        """The options must go together."""
+        if self.kind != "none":
+            self.objective()
+
+    def objective(self) -> Objective:
+        """The loss, where there is one."""
+        fields = [field.name for field in dataclasses.fields(Objective) if field.name != "loss"]
+        options = {name: getattr(self, name) for name in fields}
+        return Objective(loss=cast(LossName, self.kind), **options)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherConfig(_Section):
+    """A frozen teacher, and what is learned from it."""
+
+    model: str
+    """Local directory, `asset:NAME` or hub id."""
+    dtype: Dtype = "bfloat16"
+    """Of its parameters and activations."""
+    length: Annotated[int, Field(ge=2)] = 1024
+    """Its tokens a row."""
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Beside other teachers, with `loss.combine` `sum` or `mean_logits`."""
+    loss: DistillationConfig = DistillationConfig()
+    projection: ProjectionConfig = ProjectionConfig()
+
+    def __post_init__(self) -> None:
+        """Only P-KL teaches W."""
+        if self.projection.learned and self.loss.kind != "p_kl":
+            raise ValueError(f"`projection.learned` needs `loss.kind` p_kl, got {self.loss.kind}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig(_Section):
+    """How the teachers' losses and cross-entropy add up."""
+
     scaling: Literal["dynamic", "fixed"] = "dynamic"
     """`dynamic` brings the distillation loss to the size of cross-entropy at every step."""
     distillation_weight: Annotated[float, Field(ge=0)] = 1.0
     """With `fixed` scaling."""
     cross_entropy_weight: Annotated[float, Field(ge=0)] = 1.0
     """With `fixed` scaling."""
+    combine: Literal["sum", "trust", "select", "mean_logits"] = "sum"
+    """Several teachers: by their weights; by how sure each is of the batch; the one of lowest
+    cross-entropy; or as one teacher of averaged logits, where all have one tokenizer."""
+    trust: Trust = "cross_entropy"
+    """With `trust`: what tells how sure a teacher is."""
+    trust_sharpness: Annotated[float, Field(gt=0)] = 1.0
+    """With `trust`: multiplies the scores before their softmax."""
+    scale_by_vocabulary: bool = False
+    """With `sum` and `trust`: by the logarithm of each teacher's vocabulary."""
     block_tokens: Positive = 4096
     """Student positions whose logits exist at once, over the global batch."""
-
-    def __post_init__(self) -> None:
-        """The options must go together."""
-        if self.distillation != "none":
-            self.objective()
-
-    def objective(self) -> Objective:
-        """The distillation loss, where there is one."""
-        fields = [field.name for field in dataclasses.fields(Objective) if field.name != "loss"]
-        options = {name: getattr(self, name) for name in fields}
-        return Objective(loss=cast(LossName, self.distillation), **options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,8 +187,6 @@ class DataConfig(_Section):
     """Rows of a batch, over all devices; documents are packed into rows."""
     student_length: Annotated[int, Field(ge=2)] = 1024
     """Student tokens a row."""
-    teacher_length: Annotated[int, Field(ge=2)] = 1024
-    """Teacher tokens a row."""
     prepared: str | None = None
     """Directory that `xtoken prepare` fills and training then reads; None tokenises, aligns and
     packs in memory when the run starts."""
@@ -248,10 +271,10 @@ class ExperimentConfig(_Section):
 
     run_dir: str
     """Directory of the run: checkpoints, metrics, figures, and the exported student."""
-    teacher: TeacherConfig
     student: StudentConfig
+    teachers: dict[TeacherName, TeacherConfig]
+    """By names of your choice; none trains on cross-entropy alone."""
     data: DataConfig
-    projection: ProjectionConfig = ProjectionConfig()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     mesh: MeshConfig = MeshConfig()
@@ -261,11 +284,8 @@ class ExperimentConfig(_Section):
     """Of the order of the data."""
 
     def __post_init__(self) -> None:
-        """The batch must split over the mesh, and only P-KL teaches W."""
-        if self.projection.learned and self.loss.distillation != "p_kl":
-            raise ValueError(
-                f"`projection.learned` needs `loss.distillation` p_kl, got {self.loss.distillation}"
-            )
+        """The batch must split over the mesh, and the teachers must go together."""
+        _check_teachers(self.teaching, self.loss)
         shards = self.mesh.data * self.mesh.fsdp
         for name, section in (("data", self.data), ("evaluation", self.evaluation)):
             if section.batch_size % shards:
@@ -274,95 +294,24 @@ class ExperimentConfig(_Section):
                     f"({shards}), got {section.batch_size}"
                 )
 
+    @property
+    def teaching(self) -> dict[str, TeacherConfig]:
+        """The teachers that something is learned from."""
+        return {name: t for name, t in self.teachers.items() if t.loss.kind != "none"}
 
-# What may differ between a checkpoint and the run that resumes it: none of it changes the losses.
-# Of `optim.max_skipped_steps` the checkpoint holds how many were skipped.
-_FREE_ON_RESUME = ("run_dir", "mesh", "checkpoint", "evaluation", "optim.max_skipped_steps")
-
-
-def load_config(path: str | Path) -> ExperimentConfig:
-    """Read and check a YAML config.
-
-    Raises:
-        UsageError: the file is missing, not YAML, or has an unknown key or a bad value; one line
-            for each, with the field, what is allowed and what was found.
-    """
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"config {path} does not exist") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        summary = " ".join(str(error).split())
-        raise UsageError(f"config {path} must be a YAML file, got: {summary}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"config {path} must be a mapping of fields, got {content!r:.60}")
-    return check_config(content, name=str(path))
+    @property
+    def learned(self) -> dict[str, ProjectionConfig]:
+        """Every W that is trained, by teacher."""
+        return {n: t.projection for n, t in self.teachers.items() if t.projection.learned}
 
 
-def check_config(content: Mapping[str, Any], *, name: str) -> ExperimentConfig:
-    """Check parsed YAML; raises as `load_config` does."""
-    try:
-        adapter = pydantic.TypeAdapter(ExperimentConfig)
-        return adapter.validate_python(dict(content))
-    except pydantic.ValidationError as error:
-        problems = [_problem(detail) for detail in error.errors() if not _follows(detail)]
-        raise UsageError(f"{name}: {'; '.join(problems)}") from error
-
-
-def _follows(detail: Any) -> bool:
-    """Pydantic counts only the good items of a list: a bad one also makes it too short."""
-    return detail["type"] == "too_short" and len(detail["input"]) > 0
-
-
-def _problem(detail: Any) -> str:
-    field = ".".join(map(str, detail["loc"])) or "config"
-    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"`{field}` is not a field; there are {', '.join(_fields_beside(detail['loc']))}"
-    message = detail["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    if detail["type"] in ("value_error", "missing_argument", "missing"):
-        return f"`{field}`: {message}"
-    return f"`{field}`: {message}, got {detail['input']!r:.80}"
-
-
-def _fields_beside(location: Sequence[int | str]) -> list[str]:
-    """Names of the fields of the section that a key is in."""
-    section: Any = ExperimentConfig
-    for name in location[:-1]:
-        if isinstance(name, str):
-            section = get_type_hints(section)[name]
-        while not dataclasses.is_dataclass(section):  # a tuple of sections
-            section = get_args(section)[0]
-    return [field.name for field in dataclasses.fields(section)]
-
-
-def to_dict(config: ExperimentConfig) -> dict[str, Any]:
-    """The config as plain values, every default written out."""
-    return cast(
-        dict[str, Any], pydantic.TypeAdapter(ExperimentConfig).dump_python(config, mode="json")
-    )
-
-
-def differences(saved: Mapping[str, Any], config: ExperimentConfig) -> list[str]:
-    """What stands between a checkpoint's config and this one, as `field: saved -> now` lines."""
-    before, now = _flat(saved), _flat(to_dict(config))
-    return [
-        f"{field}: {before.get(field)} -> {now.get(field)}"
-        for field in sorted(before.keys() | now.keys())
-        if before.get(field) != now.get(field) and not _is_free(field)
-    ]
-
-
-def _is_free(field: str) -> bool:
-    return any(field == free or field.startswith(f"{free}.") for free in _FREE_ON_RESUME)
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def _check_teachers(teaching: Mapping[str, TeacherConfig], loss: LossConfig) -> None:
+    if teaching and not sum(teacher.weight for teacher in teaching.values()) > 0:
+        raise ValueError("`teachers`: the weights must not sum to 0")
+    if loss.combine != "mean_logits":
+        return
+    shared = [(t.loss, t.projection, t.length) for t in teaching.values()]
+    if any(options != shared[0] for options in shared):
+        raise ValueError(
+            "`loss.combine` mean_logits needs teachers of one `loss`, `projection` and `length`"
+        )

@@ -1,0 +1,36 @@
+"""An experiment's settings: a YAML file of fields, each with its default in `sections`."""
+
+from xtoken_jax.config.files import check_config, differences, load_config, to_dict
+from xtoken_jax.config.sections import (
+    CheckpointConfig,
+    DataConfig,
+    DistillationConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    LossConfig,
+    MeshConfig,
+    OptimConfig,
+    ProjectionConfig,
+    SourceConfig,
+    StudentConfig,
+    TeacherConfig,
+)
+
+__all__ = [
+    "CheckpointConfig",
+    "DataConfig",
+    "DistillationConfig",
+    "EvaluationConfig",
+    "ExperimentConfig",
+    "LossConfig",
+    "MeshConfig",
+    "OptimConfig",
+    "ProjectionConfig",
+    "SourceConfig",
+    "StudentConfig",
+    "TeacherConfig",
+    "check_config",
+    "differences",
+    "load_config",
+    "to_dict",
+]

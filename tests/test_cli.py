@@ -7,7 +7,7 @@ import pytest
 from tests.commands import complaint, complaint_of, run, run_process, tree
 from tests.tiny import sentences, tiny_config, tiny_tokenizer
 
-COMMANDS = ("assets", "align", "project", "audit", "eval", "report", "prepare", "train")
+COMMANDS = ("assets", "align", "project", "audit", "eval", "report", "prepare", "train", "plan")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,10 @@ class TestUsage:
             (["eval", "--model", "m", "--text", "t", "--length", "0"], "at least 1, got 0"),
             (["align", "--student", "s", "--teacher", "t"], "either as `--text` or as `--file`"),
             (["train"], "needs a config file"),
+            (["plan"], "needs a config file"),
+            (["plan", "configs/quickstart.yaml", "--json"], "needs `--topology`, such as v5e:4x4"),
+            (["plan", "configs/quickstart.yaml", "--topology", "x"], "must be CHIP:SHAPE"),
+            (["plan", "configs/quickstart.yaml", "--topology=cpu", "--mesh.x", "2"], "--mesh.x"),
         ],
     )
     def test_bad_options_are_one_line(self, arguments, told):

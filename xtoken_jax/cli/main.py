@@ -12,6 +12,7 @@ from xtoken_jax.cli.assets import Assets
 from xtoken_jax.cli.audit import Audit
 from xtoken_jax.cli.evaluate import Eval
 from xtoken_jax.cli.parsing import parse
+from xtoken_jax.cli.plan import run_plan
 from xtoken_jax.cli.prepare import run_prepare
 from xtoken_jax.cli.project import Project
 from xtoken_jax.cli.report import Report
@@ -30,6 +31,7 @@ _COMMANDS: dict[str, type] = {
 _EXPERIMENTS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "prepare": (run_prepare, "Tokenise, align and pack a config's data, once."),
     "train": (run_train, "Distil as a config says; goes on from the last checkpoint."),
+    "plan": (run_plan, "Compile a config's step for TPUs that need not be there."),
 }
 
 

@@ -13,7 +13,14 @@ from xtoken_jax.errors import UsageError
 
 # What may differ between a checkpoint and the run that resumes it: none of it changes the losses.
 # Of `optim.max_skipped_steps` the checkpoint holds how many were skipped.
-_FREE_ON_RESUME = ("run_dir", "mesh", "checkpoint", "evaluation", "optim.max_skipped_steps")
+_FREE_ON_RESUME = (
+    "run_dir",
+    "mesh",
+    "checkpoint",
+    "evaluation",
+    "planning",
+    "optim.max_skipped_steps",
+)
 
 
 def load_config(path: str | Path) -> ExperimentConfig:

@@ -223,6 +223,8 @@ class OptimConfig(_Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     b1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     b2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the root of the second moment."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest global gradient norm."""
     max_skipped_steps: Annotated[int, Field(ge=0)] = 0
@@ -266,6 +268,16 @@ class EvaluationConfig(_Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PlannedModel(_Section):
+    """What `xtoken plan` takes a model to be, instead of fetching it."""
+
+    config: dict[str, Any]
+    """The content of its config.json."""
+    tokenizer: str
+    """Its tokenizer, or one of nearly its vocabulary: local directory, `asset:NAME` or hub id."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExperimentConfig(_Section):
     """A distillation run."""
 
@@ -282,6 +294,8 @@ class ExperimentConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = 0
     """Of the order of the data."""
+    planning: dict[str, PlannedModel] = dataclasses.field(default_factory=dict)
+    """For `xtoken plan` alone: models by the names they have in `student` and `teachers`."""
 
     def __post_init__(self) -> None:
         """The batch must split over the mesh, and the teachers must go together."""

@@ -1,6 +1,7 @@
 """The device mesh."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,8 +22,17 @@ def make_mesh(*, data: int, fsdp: int, tensor: int) -> Mesh:
     Raises:
         UsageError: there are fewer devices.
     """
+    return mesh_over(jax.devices(), data=data, fsdp=fsdp, tensor=tensor)
+
+
+def mesh_over(devices: Sequence[Any], *, data: int, fsdp: int, tensor: int) -> Mesh:
+    """The same over the first of these devices, which need not be there.
+
+    Raises:
+        UsageError: there are fewer devices.
+    """
     shape = (data, fsdp, tensor)
-    needed, devices = int(np.prod(shape)), jax.devices()
+    needed = int(np.prod(shape))
     if needed > len(devices):
         raise UsageError(
             f"`mesh` of data={data}, fsdp={fsdp}, tensor={tensor} needs {needed} devices, "

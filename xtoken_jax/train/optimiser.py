@@ -32,6 +32,7 @@ def make_optimiser(
             learning_rate_schedule(config),
             b1=config.b1,
             b2=config.b2,
+            eps=config.epsilon,
             weight_decay=config.weight_decay,
         ),
     )

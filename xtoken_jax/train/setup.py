@@ -8,7 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from xtoken_jax.config import DistillationConfig, ExperimentConfig, ProjectionConfig
+from xtoken_jax.config import (
+    DistillationConfig,
+    ExperimentConfig,
+    ProjectionConfig,
+    TeacherConfig,
+)
 from xtoken_jax.data import Lengths, PieceTries, RowSource, Tally, build_piece_tries
 from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.evaluate import fitting_texts
@@ -127,15 +132,20 @@ def load_teaching(
     """The teachers that something is learned from, by name."""
     loaded = {}
     for name, teacher in config.teaching.items():
-        student_tokenizer, tokenizer = tokenizers.student, tokenizers.teachers[name]
-        projection = _projection(teacher.projection, student_tokenizer, tokenizer)
+        tokenizer = tokenizers.teachers[name]
         dtype = jnp.dtype(teacher.dtype)
         model = load_model(resolve(teacher.model), dtype=dtype, param_dtype=dtype, mesh=mesh)
-        tries = None
-        if teacher.loss.kind == "c_kl":
-            tries = build_piece_tries(student_tokenizer, tokenizer)
-        loaded[name] = Teaching(_checked(model, tokenizer), projection, tries)
+        loaded[name] = teaching_with(teacher, model, tokenizers.student, tokenizer)
     return loaded
+
+
+def teaching_with(
+    teacher: TeacherConfig, model: Decoder, student: ByteTokenizer, tokenizer: ByteTokenizer
+) -> Teaching:
+    """A teacher's model with what its loss needs of both vocabularies."""
+    projection = _projection(teacher.projection, student, tokenizer)
+    tries = build_piece_tries(student, tokenizer) if teacher.loss.kind == "c_kl" else None
+    return Teaching(_checked(model, tokenizer), projection, tries)
 
 
 def _checked(model: Decoder, tokenizer: ByteTokenizer) -> Decoder:
@@ -175,7 +185,7 @@ def device_tables(
     student_vocab_size: int,
 ) -> dict[str, Tables]:
     """What each teacher's loss needs of the two vocabularies, on the device."""
-    rows = {name: each.model.unembedding_VD.shape[0] for name, each in teaching.items()}
+    rows = {n: each.model.embedding_VD.get_value().shape[0] for n, each in teaching.items()}
     if config.loss.combine == "mean_logits":
         rows = dict.fromkeys(rows, min(rows.values(), default=0))
     tables = {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from xtoken_jax.config import ExperimentConfig
 from xtoken_jax.data import Batch
 from xtoken_jax.losses import ChainBatch, ModelOutput
 from xtoken_jax.models.decoder import Decoder
-from xtoken_jax.models.sharding import state_shardings
+from xtoken_jax.models.sharding import LOOKUP_SPEC, constrain, state_shardings
 from xtoken_jax.ops import Spans, row_softmax, with_weights
 from xtoken_jax.train.loss import Lesson, Metrics, training_loss
 
@@ -85,13 +86,26 @@ def put_batch(batch: Batch, sharding: jax.sharding.Sharding) -> DeviceBatch:
 
 def init_state(params: Trained, optimiser: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """The state before the first step, the optimiser's born sharded like the parameters."""
-
-    def init(params):
-        zero = jnp.int32(0)
-        return TrainState(params, optimiser.init(params), zero, zero, jnp.bool(True))
-
+    init = partial(_initial, optimiser)
     shardings = state_shardings(jax.eval_shape(init, params), mesh)
     return jax.jit(init, out_shardings=shardings, donate_argnums=0)(params)
+
+
+def abstract_state(
+    params: Trained, optimiser: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """What `init_state` returns, as `jax.ShapeDtypeStruct`s with shardings; `params` are such."""
+    state = jax.eval_shape(partial(_initial, optimiser), params)
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        state,
+        state_shardings(state, mesh),
+    )
+
+
+def _initial(optimiser: optax.GradientTransformation, params: Trained) -> TrainState:
+    zero = jnp.int32(0)
+    return TrainState(params, optimiser.init(params), zero, zero, jnp.bool(True))
 
 
 Step = Callable[..., tuple[TrainState, Metrics]]
@@ -167,4 +181,6 @@ def _with_learned(lesson: Lesson, logits_N: Float[Array, " N"]) -> Lesson:
 
 
 def _run(model: Decoder, tokens: dict[str, jax.Array]) -> ModelOutput:
-    return ModelOutput(model(**tokens), model.unembedding_VD, tokens["ids_BS"])
+    # Whole rows before the walk over blocks, which would gather them anew for every block.
+    unembedding_VD = constrain(model.unembedding_VD, LOOKUP_SPEC)
+    return ModelOutput(model(**tokens), unembedding_VD, tokens["ids_BS"])

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import json
 
 import jax
@@ -50,6 +51,18 @@ def test_the_step_compiles_without_weights_or_a_hub(config, plan):
     assert plan.flops > 6 * num_parameters * plan.step_tokens / 8
     assert plan.fits is None
     assert plan.seconds() == {}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `plan`")
+def test_the_step_compiles_for_a_tpu(config):
+    jaxtyping.config.update("jaxtyping_disable", True)
+    plan = make_plan(config, "v5e:2x4")
+    jaxtyping.config.update("jaxtyping_disable", False)
+    assert plan.devices == 8
+    assert plan.fits is True
+    assert plan.cost is not None
+    assert plan.cost.cycles > 0
+    assert plan.cost.unknown_loops == 0
 
 
 def test_memory_and_time_against_a_chip(plan):

@@ -158,7 +158,8 @@ def _traced(config: ExperimentConfig, mesh: Mesh) -> Any:
     optimiser = make_optimiser(config.optim, config.learned)
     state = abstract_state(Trained(params, logits), optimiser, mesh)
     teachers = {name: nnx.split(each.model) for name, each in teaching.items()}
-    with jax.set_mesh(mesh):
+    batch = _abstract_batch(config, teaching, mesh)
+    with jax.set_mesh(mesh):  # nothing may be computed here: its devices are not there
         step = make_step(
             graph,
             {name: graph for name, (graph, _) in teachers.items()},
@@ -172,7 +173,7 @@ def _traced(config: ExperimentConfig, mesh: Mesh) -> Any:
             name: _abstract(params, state_shardings(params, mesh))
             for name, (_, params) in teachers.items()
         }
-        return step.trace(state, params, tables, _abstract_batch(config, teaching, mesh))
+        return step.trace(state, params, tables, batch)
 
 
 def _with_planned_tokenizers(config: ExperimentConfig) -> ExperimentConfig:

@@ -19,7 +19,7 @@ SOURCES = {"a.jsonl": "1", "b.jsonl": "2"}
 def config(**changes):
     content = {
         "run_dir": "runs/x",
-        "teacher": {"model": "t"},
+        "teachers": {"t": {"model": "t"}},
         "student": {"model": "s"},
         "data": {"train": [{"kind": "text", "path": "*.txt"}]},
         "checkpoint": {"keep": 3},

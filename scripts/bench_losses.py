@@ -2,6 +2,7 @@
 
     python scripts/bench_losses.py [--json] [--pairs llama3:qwen3] [--tokens 256] [--losses p_kl]
 
+Loss and gradient of the distillation loss alone, as the peers have it: no cross-entropy.
 All contestants of a row run by turns, each in a process of its own, on the same two cores and the
 same inputs: hidden states of width 64 and both unembeddings in float32, from which all of them
 compute logits, loss, and the gradient for the student's hidden states and unembedding. Chunks
@@ -192,7 +193,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--inputs", choices=["hidden", "logits"], default="hidden")
     parser.add_argument("--width", type=int, default=64, help="of the hidden states")
-    parser.add_argument("--block-tokens", type=int, default=32, help="of the fused losses")
+    parser.add_argument("--block-tokens", type=int, default=64, help="of the fused losses")
     parser.add_argument("--memory-gb", type=float, default=12, help="most that a process may use")
     parser.add_argument(
         "--slow-seconds", type=float, default=20, help="run once and at no larger size above it"

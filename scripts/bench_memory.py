@@ -28,7 +28,7 @@ _CASE = {
     "teacher_vocab_size": 151_936,
     "inputs": "hidden",
     "width": 64,
-    "block_tokens": 32,
+    "block_tokens": 64,
 }
 _SIZES = [("fused", 1024), ("fused", 4096), ("plain", 4096)]
 

@@ -13,10 +13,9 @@ from xtoken_jax.losses import (
     Tables,
     distillation_sums,
     hybrid_kl,
-    projected_kl,
     uld,
 )
-from xtoken_jax.ops import Spans, common_set_to_device, map_blocks, to_device
+from xtoken_jax.ops import Spans, common_set_to_device, to_device
 from xtoken_jax.projection import exact_pairs, hybrid_pairs, load_projection
 
 
@@ -31,11 +30,6 @@ def plain_p_kl(student_NV, teacher_NU, tables, mask_N):
     return jnp.where(mask_N, kl_N - 1 + z_NU.sum(axis=1), 0)
 
 
-def fast_p_kl(student_NV, teacher_NU, tables, mask_N):
-    """The library's P-KL."""
-    return projected_kl(student_NV, teacher_NU, tables.projection, mask_N)
-
-
 def hybrid(student_NV, teacher_NU, tables, mask_N):
     """The library's GOLD, or H-KL."""
     return hybrid_kl(student_NV, teacher_NU, tables.common, mask_N)
@@ -47,9 +41,8 @@ def sorted_whole(student_NV, teacher_NU, tables, mask_N):
     return uld(student_NV[:, :V], teacher_NU[:, :U], mask_N)
 
 
-# A loss is one entry of each: what `distillation_sums` is asked for, the plain form on the logits
-# of the whole batch, and the form on the logits of a block. Chunks have one token on both sides,
-# so "first" computes what the peers do; the chain rule walks over the teacher once more.
+# A loss is one entry of each: what `distillation_sums` is asked for, and the plain form on the
+# logits of the whole batch. Chunks have one token on both sides, so "first" does as the peers do.
 FUSED = {
     "p_kl": Objective(chunk_merge="first"),
     "p_kl_chain_rule": Objective(),
@@ -64,7 +57,6 @@ PLAIN = {
     "h_kl": hybrid,
     "uld": sorted_whole,
 }
-BLOCK = {**PLAIN, "p_kl": fast_p_kl, "p_kl_chain_rule": fast_p_kl}
 
 
 def tables_of(case: dict[str, Any]) -> Tables:
@@ -83,11 +75,11 @@ def tables_of(case: dict[str, Any]) -> Tables:
     return Tables(to_device(projection, **sizes), common)
 
 
-def fused_of_hidden(case, learned, held, tables):
+def fused(case, learned, held, tables):
     """Mean loss of the chunks, as training calls it."""
     position_1N = jnp.arange(case["tokens"])[None, :]
 
-    def output(hidden_ND, unembedding_VD):
+    def output(hidden_ND, unembedding_VD=None):  # without, they are logits
         return ModelOutput(hidden_ND[None], unembedding_VD, position_1N)
 
     sums = distillation_sums(
@@ -95,23 +87,11 @@ def fused_of_hidden(case, learned, held, tables):
         output(*held),
         Spans(*(position_1N,) * 4, position_1N > 0),
         tables,
-        position_1N >= 0,
+        None,  # the peers compute no cross-entropy
         FUSED[case["loss"]],
         block_tokens=case["block_tokens"],
     )
     return sums.distillation / sums.num_chunks
-
-
-def fused_of_logits(case, learned, held, tables):
-    """Mean loss, of blocks of logits that are given."""
-
-    def block(arrays):
-        student_NV, teacher_NU, mask_N = arrays
-        return BLOCK[case["loss"]](student_NV, teacher_NU, tables, mask_N)
-
-    arrays = jax.tree.map(lambda x: x[None], (*learned, *held, _scored(case)))
-    loss_1N = map_blocks(block, arrays, block_tokens=case["block_tokens"])
-    return loss_1N.sum() / (case["tokens"] - 1)
 
 
 def plain(case, learned, held, tables):
@@ -128,8 +108,8 @@ def _scored(case):
 
 
 FORMS = {
-    ("fused", "hidden"): fused_of_hidden,
-    ("fused", "logits"): fused_of_logits,
+    ("fused", "hidden"): fused,
+    ("fused", "logits"): fused,
     ("plain", "hidden"): plain,
     ("plain", "logits"): plain,
 }

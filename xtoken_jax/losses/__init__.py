@@ -7,6 +7,7 @@ from xtoken_jax.losses.combine import dynamic_scaling, fixed_scaling, mean_over
 from xtoken_jax.losses.cross_entropy import cross_entropy
 from xtoken_jax.losses.distill import DistillationSums, distillation_sums
 from xtoken_jax.losses.hybrid_kl import hybrid_kl
+from xtoken_jax.losses.model_output import ModelOutput
 from xtoken_jax.losses.objective import LossName, Objective, Tables, check_tables
 from xtoken_jax.losses.projected_kl import ChunkMerge, projected_kl
 from xtoken_jax.losses.same_tokenizer import same_tokenizer_kl
@@ -19,8 +20,8 @@ from xtoken_jax.losses.teachers import (
     teacher_scores,
     trust_weights,
 )
+from xtoken_jax.losses.token_walk import next_token_log_probs
 from xtoken_jax.losses.uld import uld
-from xtoken_jax.losses.walks import ModelOutput, next_token_log_probs
 
 __all__ = [
     "Capacity",

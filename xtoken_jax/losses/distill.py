@@ -1,6 +1,7 @@
 """The losses as training uses them: from hidden states and unembeddings, block by block."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,8 @@ from jaxtyping import Array, Bool, Float
 from xtoken_jax.losses.chain_walk import ChainBatch, chain_kl_losses
 from xtoken_jax.losses.columns import Columns, columns_in_use, teacher_within, top_columns
 from xtoken_jax.losses.hybrid_kl import hybrid_terms
+from xtoken_jax.losses.measure_walk import walk_measures
+from xtoken_jax.losses.model_output import ModelOutput
 from xtoken_jax.losses.objective import Objective, Tables, check_tables
 from xtoken_jax.losses.projected_kl import (
     ProjectedTerms,
@@ -17,18 +20,18 @@ from xtoken_jax.losses.projected_kl import (
     merge_chain_rule,
     projected_terms,
 )
+from xtoken_jax.losses.projected_walk import walk_projected
+from xtoken_jax.losses.token_walk import next_token_log_probs
 from xtoken_jax.losses.uld import uld_terms
 from xtoken_jax.losses.walks import (
-    ModelOutput,
     Side,
     at_chunks,
     largest_logits,
-    next_token_log_probs,
     scored_lengths,
     walk_means,
     walk_predictors,
 )
-from xtoken_jax.ops import Spans, log_softmax, pick, rest_log_probs
+from xtoken_jax.ops import Spans, inside_chunks, log_softmax, pick, rest_log_probs
 
 
 class DistillationSums(NamedTuple):
@@ -62,6 +65,7 @@ class _Values(NamedTuple):
         agreement_BN: See `DistillationSums`.
         unreachable_BN: Likewise.
         mask_BN: Chunks that count.
+        pull: 0, with a gradient that belongs to the sum of the losses.
     """
 
     next_log_prob_BS: Float[Array, "B S"]
@@ -69,6 +73,7 @@ class _Values(NamedTuple):
     agreement_BN: Float[Array, "B N"]
     unreachable_BN: Float[Array, "B N"]
     mask_BN: Bool[Array, "B N"]
+    pull: Float[Array, ""] | float = 0.0
 
 
 def distillation_sums(
@@ -108,23 +113,46 @@ def distillation_sums(
     if (objective.loss == "c_kl") != (chain is not None):
         need = "needs" if chain is None else "alone takes"
         raise ValueError(f"c_kl {need} `chain`, got loss {objective.loss}")
+    teacher = jax.tree.map(jax.lax.stop_gradient, teacher)
+    walk = _walk_of(objective, tables, chain)
+    values = walk(student, teacher, spans, tables, target_mask_BS, objective, block_tokens)
     if target_mask_BS is None:
         target_mask_BS = jnp.zeros(student.ids_BS.shape, bool)
-    teacher = jax.tree.map(jax.lax.stop_gradient, teacher)
-    if chain is not None:
-        walk = functools.partial(_walk_chain, chain)
-    elif objective.chunk_merge == "mean":
-        walk = _walk_means
-    else:
-        walk = _walk_projected if objective.loss == "p_kl" else _walk_measures
-    values = walk(student, teacher, spans, tables, objective, block_tokens)
+    loss = jnp.sum(values.loss_BN, where=values.mask_BN) + values.pull
     return DistillationSums(
         cross_entropy=-jnp.sum(values.next_log_prob_BS, where=target_mask_BS),
         num_targets=jnp.sum(target_mask_BS, dtype=jnp.float32),
-        distillation=objective.temperature**2 * jnp.sum(values.loss_BN, where=values.mask_BN),
+        distillation=objective.temperature**2 * loss,
         num_chunks=jnp.sum(values.mask_BN, dtype=jnp.float32),
         agreement=jnp.sum(values.agreement_BN, where=values.mask_BN),
         unreachable=jnp.sum(values.unreachable_BN, where=values.mask_BN),
+    )
+
+
+def _walk_of(objective, tables, chain) -> Callable[..., _Values]:
+    if chain is not None:
+        return functools.partial(_walk_chain, chain)
+    if objective.chunk_merge == "mean":
+        return _walk_means
+    # The P-KL with the default options has a walk of its own.
+    if objective == Objective(chunk_merge=objective.chunk_merge) and tables.projection.split:
+        return _walk_split
+    return _walk_projected if objective.loss == "p_kl" else _walk_measures
+
+
+def _walk_split(student, teacher, spans, tables, target_mask_BS, objective, block_tokens):
+    losses = walk_projected(
+        student,
+        teacher,
+        spans,
+        tables.projection,
+        target_mask_BS,
+        whole_chunks=objective.chunk_merge == "chain_rule",
+        block_tokens=block_tokens,
+    )
+    next_log_prob, _, _, agreement, unreachable = losses.terms
+    return _Values(
+        next_log_prob, losses.loss_BN, agreement, unreachable, spans.mask_BN, losses.pull
     )
 
 
@@ -133,6 +161,7 @@ def _walk_projected(
     teacher: ModelOutput,
     spans: Spans,
     tables: Tables,
+    target_mask_BS: Bool[Array, "B S"] | None,
     objective: Objective,
     block_tokens: int,
 ) -> _Values:
@@ -140,6 +169,7 @@ def _walk_projected(
 
     What follows a chunk's first token enters the loss by a factor and a term alone, after the walk.
     """
+    del target_mask_BS  # every position is walked in any case
     temperature, projection = objective.temperature, tables.projection
     columns = _columns(teacher, spans, tables, objective, block_tokens)
 
@@ -181,6 +211,7 @@ def _walk_measures(
     teacher: ModelOutput,
     spans: Spans,
     tables: Tables,
+    target_mask_BS: Bool[Array, "B S"] | None,
     objective: Objective,
     block_tokens: int,
 ) -> _Values:
@@ -189,19 +220,25 @@ def _walk_measures(
     The probability of what follows a chunk's first token is walked first, with cross-entropy.
     """
     num_tokens, temperature = tables.projection.num_student_tokens, objective.temperature
-    options = {"num_tokens": num_tokens, "block_tokens": block_tokens}
-    next_log_prob_BS = next_token_log_probs(student, **options)
+    next_log_prob_BS = _of_targets(
+        student, target_mask_BS, num_tokens=num_tokens, block_tokens=block_tokens
+    )
     rests = [jnp.zeros_like(spans.mask_BN, jnp.float32)] * 2
     if objective.chunk_merge == "chain_rule":
-        tempered_BS = next_log_prob_BS
-        if temperature != 1:
-            tempered_BS = next_token_log_probs(student, temperature=temperature, **options)
+        inside_BS = inside_chunks(spans.student_chunk_BS, spans.student_start_BN, spans.mask_BN)
+        tempered_BS = next_token_log_probs(
+            student,
+            num_tokens=num_tokens,
+            temperature=temperature,
+            block_tokens=block_tokens,
+            mask_BS=inside_BS,
+        )
         rests = [
             rest_log_probs(tempered_BS, spans.student_chunk_BS, spans.student_start_BN),
             _teacher_rest(teacher, spans, tables, objective, block_tokens),
         ]
 
-    def block(logits_VN, teacher_logits_UN, _, *rests_N):
+    def loss_of(tables, logits_VN, teacher_logits_UN, *rests_N):
         return _loss_of_measures(
             log_softmax(logits_VN / temperature, num_tokens=num_tokens),
             log_softmax(
@@ -212,12 +249,11 @@ def _walk_measures(
             *rests_N,
         )
 
-    loss_BS = walk_predictors(
-        student, teacher, spans, block, tuple(rests), block_tokens=block_tokens
+    loss_BN, pull = walk_measures(
+        loss_of, student, teacher, spans, tables, (rests[0], rests[1]), block_tokens=block_tokens
     )
-    nothing_BN = jnp.zeros_like(rests[0])
-    loss_BN = at_chunks(loss_BS, spans)
-    return _Values(next_log_prob_BS, loss_BN, nothing_BN, nothing_BN, spans.mask_BN)
+    nothing_BN = jnp.zeros_like(loss_BN)
+    return _Values(next_log_prob_BS, loss_BN, nothing_BN, nothing_BN, spans.mask_BN, pull)
 
 
 def _walk_chain(
@@ -226,6 +262,7 @@ def _walk_chain(
     teacher: ModelOutput,
     spans: Spans,
     tables: Tables,
+    target_mask_BS: Bool[Array, "B S"] | None,
     objective: Objective,
     block_tokens: int,
 ) -> _Values:
@@ -241,8 +278,11 @@ def _walk_chain(
         temperature=objective.temperature,
         block_tokens=block_tokens,
     )
-    next_log_prob_BS = next_token_log_probs(
-        student, num_tokens=tables.projection.num_student_tokens, block_tokens=block_tokens
+    next_log_prob_BS = _of_targets(
+        student,
+        target_mask_BS,
+        num_tokens=tables.projection.num_student_tokens,
+        block_tokens=block_tokens,
     )
     nothing_BN = jnp.zeros_like(loss_BN)
     loss_BN = loss_BN / objective.temperature**2  # `distillation_sums` multiplies by it
@@ -254,6 +294,7 @@ def _walk_means(
     teacher: ModelOutput,
     spans: Spans,
     tables: Tables,
+    target_mask_BS: Bool[Array, "B S"] | None,
     objective: Objective,
     block_tokens: int,
 ) -> _Values:
@@ -290,8 +331,11 @@ def _walk_means(
         max_chunk_tokens=objective.max_chunk_tokens,
         block_tokens=block_tokens,
     )
-    next_log_prob_BS = next_token_log_probs(
-        student, num_tokens=projection.num_student_tokens, block_tokens=block_tokens
+    next_log_prob_BS = _of_targets(
+        student,
+        target_mask_BS,
+        num_tokens=projection.num_student_tokens,
+        block_tokens=block_tokens,
     )
     return _Values(
         next_log_prob_BS,
@@ -299,6 +343,15 @@ def _walk_means(
         terms_BN.agreement_N,
         terms_BN.unreachable_N,
         lengths.mask_BN,
+    )
+
+
+def _of_targets(student, target_mask_BS, *, num_tokens, block_tokens):
+    """Log-probabilities of the next tokens that cross-entropy counts; 0 elsewhere."""
+    if target_mask_BS is None:
+        return jnp.zeros(student.ids_BS.shape)
+    return next_token_log_probs(
+        student, num_tokens=num_tokens, block_tokens=block_tokens, mask_BS=target_mask_BS
     )
 
 
@@ -324,6 +377,7 @@ def _teacher_rest(teacher, spans, tables, objective, block_tokens):
         num_tokens=tables.projection.num_teacher_tokens,
         temperature=objective.temperature,
         block_tokens=block_tokens,
+        mask_BS=inside_chunks(spans.teacher_chunk_BT, spans.teacher_start_BN, spans.mask_BN),
     )
     return rest_log_probs(log_prob_BT, spans.teacher_chunk_BT, spans.teacher_start_BN)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from xtoken_jax.losses.combine import mean_over
-from xtoken_jax.losses.walks import ModelOutput
+from xtoken_jax.losses.model_output import ModelOutput
 from xtoken_jax.ops import log_softmax, map_blocks, pick
 
 Trust = Literal["cross_entropy", "entropy", "max_prob"]

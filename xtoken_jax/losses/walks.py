@@ -7,70 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from xtoken_jax.losses.model_output import ModelOutput
 from xtoken_jax.ops import (
     Spans,
     at_predictors,
     chunk_lengths,
-    log_softmax,
     map_blocks,
-    pick,
     teacher_predictors,
-    unembed,
 )
-
-
-class ModelOutput(NamedTuple):
-    """A model's final hidden states, the rows that turn them into logits, and what was read.
-
-    Attributes:
-        hidden_BSD: After the final norm; or the logits themselves.
-        unembedding_VD: May have more rows than the tokenizer has tokens; None where `hidden_BSD` is
-            logits already.
-        ids_BS: The tokens at the positions of `hidden_BSD`.
-    """
-
-    hidden_BSD: Float[Array, "B S D"]
-    unembedding_VD: Float[Array, "V D"] | None
-    ids_BS: Int[Array, "B S"]
-
-    @property
-    def vocab_size(self) -> int:
-        """Columns of the logits."""
-        weights = self.hidden_BSD if self.unembedding_VD is None else self.unembedding_VD
-        return weights.shape[-1 if self.unembedding_VD is None else 0]
-
-    def logits(self, hidden_ND: Float[Array, "N D"]) -> Float[Array, "V N"]:
-        """Logits of some of the positions, float32."""
-        if self.unembedding_VD is None:
-            return hidden_ND.T.astype(jnp.float32)
-        return unembed(hidden_ND, self.unembedding_VD)
-
-
-def next_token_log_probs(
-    model: ModelOutput,
-    *,
-    num_tokens: int,
-    temperature: float = 1.0,
-    block_tokens: int = 256,
-) -> Float[Array, "B S"]:
-    """At each position the log-probability of the token after it, in nats, block by block.
-
-    The last position of a row has no next token: its value means nothing.
-
-    Args:
-        model: Hidden states, unembedding and tokens.
-        num_tokens: Of the tokenizer; rows of the unembedding past it get no probability.
-        temperature: Divides the logits.
-        block_tokens: Positions a block, over the whole batch.
-    """
-
-    def block(arrays):
-        hidden_ND, next_ids_N = arrays
-        logits_VN = model.logits(hidden_ND) / temperature
-        return pick(log_softmax(logits_VN, num_tokens=num_tokens), next_ids_N)
-
-    next_ids_BS = jnp.roll(model.ids_BS, -1, axis=1)
-    return map_blocks(block, (model.hidden_BSD, next_ids_BS), block_tokens=block_tokens)
 
 
 def walk_predictors(
@@ -78,7 +22,6 @@ def walk_predictors(
     teacher: ModelOutput,
     spans: Spans,
     function: Callable[..., Any],
-    extras_BN: tuple[Float[Array, "B N"], ...] = (),
     *,
     block_tokens: int,
 ) -> Any:
@@ -89,9 +32,7 @@ def walk_predictors(
         teacher: Its logits are read at the position that predicts the chunk that begins right
             after the student's, and mean nothing where none does.
         spans: Chunks of the batch.
-        function: `(student_logits_VN, teacher_logits_UN, next_ids_N, *extras_N)` to a pytree of
-            `[N]` arrays.
-        extras_BN: Values of the chunks, handed to their predictors.
+        function: `(student_logits_VN, teacher_logits_UN, next_ids_N)` to a pytree of `[N]` arrays.
         block_tokens: Student positions a block, over the whole batch.
 
     Returns:
@@ -102,15 +43,13 @@ def walk_predictors(
         teacher.hidden_BSD, jnp.maximum(teacher_at_BS, 0)[:, :, None], axis=1
     )
     next_ids_BS = jnp.roll(student.ids_BS, -1, axis=1)
-    next_chunk_BS = jnp.maximum(jnp.roll(spans.student_chunk_BS, -1, axis=1), 0)
-    extras_BS = [jnp.take_along_axis(extra, next_chunk_BS, axis=1) for extra in extras_BN]
 
     def block(arrays):
-        hidden_ND, teacher_hidden_NE, next_ids_N, *extras_N = arrays
+        hidden_ND, teacher_hidden_NE, next_ids_N = arrays
         logits = student.logits(hidden_ND), teacher.logits(teacher_hidden_NE)
-        return function(*logits, next_ids_N, *extras_N)
+        return function(*logits, next_ids_N)
 
-    arrays_BS = (student.hidden_BSD, teacher_hidden_BSE, next_ids_BS, *extras_BS)
+    arrays_BS = (student.hidden_BSD, teacher_hidden_BSE, next_ids_BS)
     return map_blocks(block, arrays_BS, block_tokens=block_tokens)
 
 

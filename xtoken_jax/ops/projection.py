@@ -1,55 +1,20 @@
 """W on the device: a BCOO matrix, and the gathers that multiply by it."""
 
-import functools
-import operator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import sparse
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
+from xtoken_jax.ops.gather_sum import GatherSum, gather_sum, gathered
+from xtoken_jax.ops.split_projection import SplitProjection, split_projection
 from xtoken_jax.projection import Projection
 
 # Entries of a teacher token, or of a student token, that the first gather takes. Few have more.
 _FIRST_OF_TEACHER = 2
 _FIRST_OF_STUDENT = 8
-
-# Entries that each further gather sums before they are scattered.
-_CHUNK = 8
-
-
-class Slots(NamedTuple):
-    """Entries of a sparse matrix in a table, a few of one row side by side.
-
-    Attributes:
-        ids_RJ: What each entry multiplies; 0 in a slot without an entry.
-        weights_RJ: By how much; 0 there.
-        entries_RJ: Its place among the stored entries; one past the last there.
-    """
-
-    ids_RJ: Int[Array, "R J"]
-    weights_RJ: Float[Array, "R J"]
-    entries_RJ: Int[Array, "R J"]
-
-
-class GatherSum(NamedTuple):
-    """A sparse matrix as sums of gathered rows.
-
-    A gather of whole rows runs at the speed of memory, a scatter of as many is several times
-    slower, so all that is scattered is what `chunks` leave of rows with many entries.
-
-    Attributes:
-        first: The first entries of every row.
-        chunks: What some rows have beyond; a row may have many chunks.
-        chunk_rows_C: The row of each chunk, ascending.
-    """
-
-    first: Slots
-    chunks: Slots
-    chunk_rows_C: Int[Array, " C"]
 
 
 @jax.tree_util.register_dataclass
@@ -62,6 +27,7 @@ class DeviceProjection:
         to_teacher: The same matrix, for `W^T p`.
         to_student: W itself, for the gradient.
         reachable_U: True for teacher tokens that W puts mass on.
+        split: W in the two parts that the fast P-KL reads; None where its weights are learned.
         num_student_tokens: Rows of the student's unembedding past this are padding.
         num_teacher_tokens: Likewise for the teacher's.
     """
@@ -70,6 +36,7 @@ class DeviceProjection:
     to_teacher: GatherSum
     to_student: GatherSum
     reachable_U: Bool[Array, " U"]
+    split: SplitProjection | None
     num_student_tokens: int = field(metadata={"static": True})
     num_teacher_tokens: int = field(metadata={"static": True})
 
@@ -107,9 +74,12 @@ def to_device(
     num_first = min(projection.ids_VK.shape[1], _FIRST_OF_STUDENT)
     return DeviceProjection(
         matrix_UV,
-        _gather_sum(column_N, row_N, weights_N, num_rows=num_columns, num_first=_FIRST_OF_TEACHER),
-        _gather_sum(row_N, column_N, weights_N, num_rows=num_rows, num_first=num_first),
+        gather_sum(column_N, row_N, weights_N, num_rows=num_columns, num_first=_FIRST_OF_TEACHER),
+        gather_sum(row_N, column_N, weights_N, num_rows=num_rows, num_first=num_first),
         jnp.asarray(reachable_U),
+        split_projection(
+            row_N, column_N, weights_N, num_rows=num_rows, reachable_U=projection.reachable_U
+        ),
         projection.num_student_tokens,
         projection.num_teacher_tokens,
     )
@@ -143,34 +113,6 @@ def _checked_size(vocab_size: int | None, num_tokens: int, side: str) -> int:
     return num_tokens if vocab_size is None else vocab_size
 
 
-def _gather_sum(
-    row_N: np.ndarray, id_N: np.ndarray, weights_N: np.ndarray, *, num_rows: int, num_first: int
-) -> GatherSum:
-    """Lay stored entries out in tables, by their rows."""
-    counts_R = np.bincount(row_N, minlength=num_rows)
-    chunks_R = -(-np.maximum(counts_R - num_first, 0) // _CHUNK)
-    entry_N = np.argsort(row_N, kind="stable")
-    row_N = row_N[entry_N]
-    rank_N = np.arange(len(row_N)) - (np.cumsum(counts_R) - counts_R)[row_N]
-    chunk_N = (np.cumsum(chunks_R) - chunks_R)[row_N] + (rank_N - num_first) // _CHUNK
-    is_first_N = rank_N < num_first
-
-    def slots(num_slots, keep_N, place_N, rank_N):
-        entries_RJ = np.full(num_slots, len(entry_N), np.int32)
-        entries_RJ[place_N[keep_N], rank_N[keep_N]] = entry_N[keep_N]
-        return Slots(
-            jnp.asarray(np.append(id_N, 0)[entries_RJ], jnp.int32),
-            jnp.asarray(np.append(weights_N, 0)[entries_RJ], jnp.float32),
-            jnp.asarray(entries_RJ),
-        )
-
-    return GatherSum(
-        slots((num_rows, num_first), is_first_N, row_N, rank_N),
-        slots((chunks_R.sum(), _CHUNK), ~is_first_N, chunk_N, (rank_N - num_first) % _CHUNK),
-        jnp.asarray(np.repeat(np.arange(num_rows), chunks_R), jnp.int32),
-    )
-
-
 def project(probs_VN: Float[Array, "V N"], projection: DeviceProjection) -> Float[Array, "U N"]:
     r"""Carry distributions over student tokens to teacher tokens, `W^T p`, one a column.
 
@@ -188,7 +130,7 @@ def project(probs_VN: Float[Array, "V N"], projection: DeviceProjection) -> Floa
 @jax.custom_vjp
 def _product(probs_VN, weights_N, tables):
     del weights_N  # the tables have them; they are an argument to get a gradient
-    return _gathered(probs_VN, tables[0])
+    return gathered(probs_VN, tables[0])
 
 
 def _product_forward(probs_VN, weights_N, tables):
@@ -200,27 +142,11 @@ def _product_backward(kept, up_UN):
     teacher_N, student_N = indices_N2.T
     # Without a traced W nothing reads this, and the compiler drops it.
     up_weights_N = (up_UN[teacher_N] * probs_VN[student_N]).sum(axis=1)
-    up_probs_VN = _gathered(up_UN, to_student).astype(probs_VN.dtype)
+    up_probs_VN = gathered(up_UN, to_student).astype(probs_VN.dtype)
     return up_probs_VN, up_weights_N.astype(weights_N.dtype), None
 
 
 _product.defvjp(_product_forward, _product_backward)
-
-
-def _gathered(values_VN, matrix):
-    result_RN = _weighted_rows(values_VN, matrix.first)
-    if not matrix.chunk_rows_C.size:
-        return result_RN
-    chunks_CN = _weighted_rows(values_VN, matrix.chunks)
-    return result_RN.at[matrix.chunk_rows_C].add(chunks_CN, indices_are_sorted=True)
-
-
-def _weighted_rows(values_VN, slots):
-    terms = (
-        slots.weights_RJ[:, j, None] * values_VN[slots.ids_RJ[:, j]]
-        for j in range(slots.ids_RJ.shape[1])
-    )
-    return functools.reduce(operator.add, terms)
 
 
 def with_weights(projection: DeviceProjection, weights_N: Float[Array, " N"]) -> DeviceProjection:
@@ -258,6 +184,7 @@ def with_weights(projection: DeviceProjection, weights_N: Float[Array, " N"]) ->
         ),
         to_teacher=refill(projection.to_teacher),
         to_student=refill(projection.to_student),
+        split=None,
     )
 
 

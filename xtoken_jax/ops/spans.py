@@ -80,6 +80,24 @@ def teacher_predictors(spans: Spans) -> Int[Array, "B S"]:
     return jnp.where(begins_BS, teacher_BS, -1)
 
 
+def inside_chunks(
+    chunk_BS: Int[Array, "B S"], start_BN: Int[Array, "B N"], mask_BN: Bool[Array, "B N"]
+) -> Bool[Array, "B S"]:
+    """Positions of a side that predict a token of a scored chunk which is not its first.
+
+    Args:
+        chunk_BS: Chunk of each token, -1 for none.
+        start_BN: Position of each chunk's first token.
+        mask_BN: Chunks that are scored.
+    """
+    next_BS = jnp.roll(chunk_BS, -1, axis=1).at[:, -1].set(-1)
+    start_BS, mask_BS = (
+        jnp.take_along_axis(array_BN, jnp.maximum(next_BS, 0), axis=1)
+        for array_BN in (start_BN, mask_BN)
+    )
+    return (next_BS >= 0) & mask_BS & (jnp.arange(next_BS.shape[1])[None, :] >= start_BS)
+
+
 def at_predictors(values_BS: Float[Array, "B S"], spans: Spans) -> Float[Array, "B N"]:
     """Per-position values of the student, at the position that predicts each chunk; 0 if masked."""
     predictor_BN = jnp.maximum(spans.student_start_BN - 1, 0)

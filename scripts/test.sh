@@ -17,4 +17,6 @@ ruff check .
 pyright
 lint-imports
 typos
-pytest "$@"
+# Two processes, a file of tests to each at a time, so that fixtures of a file are made once.
+# `scripts/test.sh -n 0` runs the tests in one.
+pytest -n 2 --dist loadfile "$@"

@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -227,8 +228,9 @@ class TestAlign:
             has_control = json.loads(out)["student"]["pieces"][0] == "<|begin_of_text|>"
             assert has_control == (pieces == 2)
 
-    def test_a_page_with_the_rows_of_w(self, student, teacher, tmp_path):
-        page = tmp_path / "pages" / "a.html"
+    def test_a_page_with_the_rows_of_w(self, student, teacher, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)  # short enough for a line, wherever that is
+        page = Path("pages/a.html")
         arguments = ["align", "--student", student, "--teacher", teacher, "--text", "201 <b>"]
         code, out, err = run(*arguments, "--html", page)
         assert (code, out.split(), err) == (0, ["page:", str(page)], "")

@@ -1,9 +1,12 @@
 """Random cases that the loss tests share."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xtoken_jax.losses import ModelOutput
+from xtoken_jax.losses import ModelOutput, distillation_sums
 from xtoken_jax.ops import Spans, to_device
 from xtoken_jax.projection import Projection
 
@@ -55,6 +58,24 @@ def spans_of(rows, S, T):
             mask_BN[row, k] = a >= 1 and c >= 1
     arrays = (student_chunk_BS, teacher_chunk_BT, student_start_BN, teacher_start_BN)
     return Spans(*(jnp.asarray(x, jnp.int32) for x in arrays), jnp.asarray(mask_BN))
+
+
+@functools.partial(jax.jit, static_argnames=("objective", "block_tokens"))
+def value_and_gradient_of_sums(
+    student, teacher, spans, tables, target_mask_BS, scales, *, objective, block_tokens
+):
+    """Cross-entropy and distillation times two scales, and the gradient by the student's arrays.
+
+    One compilation for all batches of the same shapes, and for either loss alone.
+    """
+
+    def total(hidden_BSD, unembedding_VD):
+        moved = student._replace(hidden_BSD=hidden_BSD, unembedding_VD=unembedding_VD)
+        options = {"objective": objective, "block_tokens": block_tokens}
+        sums = distillation_sums(moved, teacher, spans, tables, target_mask_BS, **options)
+        return scales[0] * sums.cross_entropy + scales[1] * sums.distillation
+
+    return jax.value_and_grad(total, argnums=(0, 1))(*student[:2])
 
 
 class Case:

@@ -1,5 +1,7 @@
 """C-KL of a batch, walked over blocks, against its whole-array form."""
 
+from collections import Counter
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -45,11 +47,11 @@ class Case:
         self.mask_BN = jnp.asarray(np.arange(N)[None] != [[1]] * B)
 
     def output(self, draw, length, rows):
-        return ModelOutput(
-            jnp.asarray(draw.normal(size=(B, length, D)), jnp.float32),
-            jnp.asarray(draw.normal(size=(rows, D)), jnp.float32),
-            jnp.zeros((B, length), jnp.int32),
+        arrays = (
+            np.float32(draw.normal(size=(B, length, D))),
+            np.float32(draw.normal(size=(rows, D))),
         )
+        return ModelOutput(*map(jnp.asarray, (*arrays, np.zeros((B, length), np.int32))))
 
     def terms_of(self, draw, rows, num_chunks):
         """Every second chunk in student space; each has its root and up to two later terms."""
@@ -68,26 +70,28 @@ class Case:
 
 
 def expected(case, hidden, unembedding, **options):
-    """Term by term from the logits of single positions."""
-    total, count = jnp.zeros(()), 0
-    for row, terms in enumerate(case.terms):
-        by_chunk = {}
-        for s, t, node, side, chunk in zip(*map(np.ndarray.tolist, vars_of(terms)), strict=True):
-            student = (hidden[row, s] @ unembedding.T)[None]
-            teacher = (case.teacher.hidden_BSD[row, t] @ case.teacher.unembedding_VD.T)[None]
-            if side == TEACHER_SPACE:
-                arguments, trie, reverse = (student, teacher), case.on_device[0], False
-            else:
-                arguments, trie, reverse = (teacher, student), case.on_device[1], True
-            value = chain_kl(
-                *arguments, trie, jnp.array([node]), jnp.ones(1, bool), reverse=reverse, **options
-            )
-            by_chunk.setdefault(chunk, []).append(value[0])
-        for chunk, values in by_chunk.items():
-            if case.mask_BN[row, chunk]:
-                total += sum(values) / len(values)
-                count += 1
-    return total, count
+    """From the logits of the terms' positions: in each space C-KL itself, on all terms at once."""
+    mask_BN = np.asarray(case.mask_BN)
+    sizes = Counter((row, c) for row, terms in enumerate(case.terms) for c in terms.chunk_N)
+    columns = [
+        (row, *term, mask_BN[row, term[-1]] / sizes[row, term[-1]])
+        for row, terms in enumerate(case.terms)
+        for term in zip(*vars_of(terms), strict=True)
+    ]
+    student_BSV = hidden @ unembedding.T
+    teacher_BTU = case.teacher.hidden_BSD @ case.teacher.unembedding_VD.T
+    total = 0.0
+    for side, trie in zip((TEACHER_SPACE, STUDENT_SPACE), case.on_device, strict=True):
+        row, s, t, node, _, _, weight = map(
+            np.array, zip(*(c for c in columns if c[4] == side), strict=True)
+        )
+        logits = student_BSV[row, s], teacher_BTU[row, t]
+        if side == STUDENT_SPACE:
+            logits, options = logits[::-1], {**options, "reverse": True}
+        total += chain_kl(
+            *logits, trie, jnp.asarray(node), jnp.ones(len(node), bool), **options
+        ) @ np.float32(weight)
+    return total, sum(bool(mask_BN[place]) for place in sizes)
 
 
 def vars_of(terms):
@@ -111,7 +115,9 @@ def walked(case, hidden, unembedding, **options):
 def test_value_and_gradient_equal_those_of_single_terms():
     case = Case()
     functions = [
-        jax.value_and_grad(lambda *x, f=f: f(case, *x, temperature=1.5), (0, 1), has_aux=True)
+        jax.jit(
+            jax.value_and_grad(lambda *x, f=f: f(case, *x, temperature=1.5), (0, 1), has_aux=True)
+        )
         for f in (expected, walked)
     ]
     (loss, count), gradient = functions[0](*case.student[:2])
@@ -132,8 +138,10 @@ def test_blocks_equal_the_whole(block_tokens):
 def test_a_batch_without_terms_is_exactly_zero():
     case = Case(seed=2)
     case.terms = [ChainTerms(*(np.zeros(0, np.int32) for _ in range(5)))] * B
-    (loss, count), gradient = jax.value_and_grad(
-        lambda hidden: walked(case, hidden, case.student.unembedding_VD), has_aux=True
+    (loss, count), gradient = jax.jit(
+        jax.value_and_grad(
+            lambda hidden: walked(case, hidden, case.student.unembedding_VD), has_aux=True
+        )
     )(case.student.hidden_BSD)
     assert loss == count == 0
     assert not np.asarray(gradient).any()
@@ -142,7 +150,9 @@ def test_a_batch_without_terms_is_exactly_zero():
 def test_logits_do_instead_of_hidden_states():
     case = Case(seed=3)
     whole = walked(case, *case.student[:2])
-    logits = case.student.hidden_BSD @ case.student.unembedding_VD.T
+    logits = jnp.asarray(
+        np.asarray(case.student.hidden_BSD) @ np.asarray(case.student.unembedding_VD).T
+    )
     chex.assert_trees_all_close(walked(case, logits, None), whole, rtol=1e-5)
 
 

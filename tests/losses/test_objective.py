@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from jax.test_util import check_grads
 
-from tests.losses.cases import Case, dense, spans_of
+from tests.gradients import check_gradient
+from tests.losses.cases import Case, dense, spans_of, value_and_gradient_of_sums
 from tests.reference import chunk_losses as reference
 from xtoken_jax.losses import Objective, Tables, check_tables, distillation_sums
 from xtoken_jax.ops import common_set_to_device, row_softmax, to_device, with_weights
@@ -179,12 +179,12 @@ SOME = [
 ]
 
 
-def value_and_gradient(case, objective, **options):
-    def total(hidden, unembedding):
-        result = distillation(case, objective, hidden, unembedding, **options)
-        return result.distillation + result.cross_entropy
-
-    return jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(*case.student[:2])
+def value_and_gradient(case, objective, scales=(1.0, 1.0), *, block_tokens):
+    """Of cross-entropy and distillation, each times its scale."""
+    arguments = case.student, case.teacher, case.spans, tables_of(case, objective)
+    return value_and_gradient_of_sums(
+        *arguments, case.target_mask_BS, scales, objective=objective, block_tokens=block_tokens
+    )
 
 
 @pytest.mark.parametrize("objective", SOME, ids=name_of)
@@ -201,10 +201,9 @@ def test_blocks_equal_the_whole(objective):
     [Objective(chunk_merge="mean"), Objective(loss="h_kl", chunk_merge="mean"), Objective(top_k=5)],
     ids=name_of,
 )
-def test_gradient_equals_finite_differences(objective):
+def test_gradient_equals_finite_differences_and_scales_with_what_comes_from_above(objective):
     case = Case(seed=33, B=1, V=31, U=23, D=3, E=3)
-    function = functools.partial(loss_of, case, objective)
-    check_grads(function, case.student[:2], order=1, modes=["rev"], rtol=2e-2, eps=1e-2)
+    check_gradient(functools.partial(loss_of, case, objective), case.student[:2], eps=1e-2)
 
 
 def loss_of(case, objective, hidden, unembedding):
@@ -222,19 +221,17 @@ def test_the_gradient_reaches_a_learned_w():
             case.student, case.teacher, case.spans, tables, block_tokens=8
         ).distillation
 
-    logits_N = jnp.log(on_device.matrix_UV.data)
-    check_grads(jax.jit(of_logits), (logits_N,), order=1, modes=["rev"], rtol=2e-2, eps=1e-2)
-    assert np.asarray(jax.grad(of_logits)(logits_N)).any()
+    logits_N = np.log(on_device.matrix_UV.data)
+    gradient = check_gradient(of_logits, (logits_N,), eps=1e-2)
+    assert gradient[0].any()
 
 
 @pytest.mark.parametrize("objective", SOME, ids=name_of)
 def test_without_a_scored_chunk_everything_is_exactly_zero(objective):
     case = Case(seed=34, rows=[((0, 1, 0, 1),)] * 2)
-    assert distillation(case, objective).distillation == 0
-    gradient = jax.grad(functools.partial(loss_of, case, objective), argnums=(0, 1))(
-        *case.student[:2]
-    )
-    chex.assert_trees_all_equal(gradient, jax.tree.map(jnp.zeros_like, gradient))
+    loss, gradient = value_and_gradient(case, objective, (0.0, 1.0), block_tokens=10)
+    assert loss == 0
+    chex.assert_trees_all_equal(gradient, jax.tree.map(np.zeros_like, gradient))
 
 
 def test_equal_sides_under_the_mean_have_nothing_to_learn_where_chunks_are_single_tokens():

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jax.test_util import check_grads
 
+from tests.gradients import check_gradient, rows_and_gradients
 from tests.reference import partition_losses as reference
 from xtoken_jax.losses.sorted_l1 import sorted_l1
 
@@ -22,11 +22,12 @@ both_ways = pytest.mark.parametrize("shorter", ["truncate", "pad"])
 def random_columns(draw, R, N):
     """Columns that sum to 1, with a long tail and a few zeros."""
     columns = np.exp(3 * draw.normal(size=(R, N))) * (draw.random((R, N)) > 0.1)
-    return jnp.asarray(columns / np.maximum(columns.sum(0), 1e-9), jnp.float32)
+    return np.float32(columns / np.maximum(columns.sum(0), 1e-9))
 
 
+@functools.partial(jax.jit, static_argnames=("shorter", "top_k", "on_host"))
 def gradients(p, q, up, **options):
-    return jax.grad(lambda p, q: (up * jitted(p, q, **options)).sum(), argnums=(0, 1))(p, q)
+    return jax.grad(lambda p, q: (up * sorted_l1(p, q, **options)).sum(), argnums=(0, 1))(p, q)
 
 
 @both_sorts
@@ -47,8 +48,8 @@ def test_equals_the_float64_reference(on_host, shorter, shape, top_k):
 def test_both_sorts_give_the_same_gradient(shorter, top_k):
     draw = np.random.default_rng(1)
     # Of few values, so that most entries are equal to others and to those of the other side.
-    p, q = (jnp.asarray(draw.integers(0, 4, (size, 6)) / 4, jnp.float32) for size in (12, 9))
-    up = jnp.asarray(draw.normal(size=6), jnp.float32)
+    p, q = (np.float32(draw.integers(0, 4, (size, 6)) / 4) for size in (12, 9))
+    up = np.float32(draw.normal(size=6))
     options = {"shorter": shorter, "top_k": top_k}
     on_host = gradients(p, q, up, on_host=True, **options)
     on_device = gradients(p, q, up, on_host=False, **options)
@@ -58,18 +59,18 @@ def test_both_sorts_give_the_same_gradient(shorter, top_k):
 
 @both_sorts
 def test_the_gradient_is_the_sign_at_the_rank_and_zero_where_both_are_equal(on_host):
-    p = jnp.array([[0.1], [0.5], [0.3]])
-    q = jnp.array([[0.4], [0.3], [0.2], [0.05]])
-    up = jnp.array([2.0])
+    p = np.array([[0.1], [0.5], [0.3]], np.float32)
+    q = np.array([[0.4], [0.3], [0.2], [0.05]], np.float32)
+    up = np.array([2.0], np.float32)
     to_p, to_q = gradients(p, q, up, shorter="pad", on_host=on_host)
-    assert to_p[:, 0].tolist() == [-2, 2, 0]
-    assert to_q[:, 0].tolist() == [-2, 0, 2, 2]
+    assert to_p.tolist() == [[-2], [2], [0]]
+    assert to_q.tolist() == [[-2], [0], [2], [2]]
     to_p, to_q = gradients(p, q, up, shorter="truncate", on_host=on_host)
-    assert to_p[:, 0].tolist() == [-2, 2, 0]
-    assert to_q[:, 0].tolist() == [-2, 0, 2, 0]
+    assert to_p.tolist() == [[-2], [2], [0]]
+    assert to_q.tolist() == [[-2], [0], [2], [0]]
     to_p, to_q = gradients(p, q, up, shorter="truncate", top_k=1, on_host=on_host)
-    assert to_p[:, 0].tolist() == [0, 2, 0]
-    assert to_q[:, 0].tolist() == [-2, 0, 0, 0]
+    assert to_p.tolist() == [[0], [2], [0]]
+    assert to_q.tolist() == [[-2], [0], [0], [0]]
 
 
 @both_sorts
@@ -78,15 +79,18 @@ def test_gradient_equals_finite_differences(on_host, shorter):
     draw = np.random.default_rng(2)
     # Distinct by much more than the step of the differences.
     values = draw.permutation(np.arange(1, 3 * (8 + 6) + 1) / 8).reshape(3, 14).T
-    p, q = jnp.asarray(values[:8], jnp.float32), jnp.asarray(values[8:], jnp.float32)
-    function = functools.partial(sorted_l1, shorter=shorter, on_host=on_host)
-    check_grads(jax.jit(function), (p, q), order=1, modes=["rev"], eps=1e-2, rtol=1e-2)
+    up = np.float32(draw.normal(size=3))
+
+    def loss(p, q):
+        return (up * sorted_l1(p, q, shorter=shorter, on_host=on_host)).sum()
+
+    check_gradient(loss, (np.float32(values[:8]), np.float32(values[8:])), eps=1e-2, rtol=1e-2)
 
 
 @both_sorts
 def test_in_a_walk_over_blocks_with_one_side_constant(on_host):
     draw = np.random.default_rng(3)
-    p, q = (jnp.asarray(draw.random((3, size, 2)), jnp.float32) for size in (6, 7))
+    p, q = (np.float32(draw.random((3, size, 2))) for size in (6, 7))
 
     def walk(p):
         block = jax.checkpoint(
@@ -121,7 +125,7 @@ def test_columns_over_eight_devices_equal_one():
     mesh = Mesh(np.array(jax.devices()[:8]), "data")
     draw = np.random.default_rng(4)
     p, q = random_columns(draw, 23, 16), random_columns(draw, 17, 16)
-    up = jnp.asarray(draw.normal(size=16), jnp.float32)
+    up = np.float32(draw.normal(size=16))
     for options in ({"shorter": "truncate"}, {"shorter": "pad", "top_k": 4}):
         over = [jax.device_put(x, NamedSharding(mesh, PartitionSpec(None, "data"))) for x in (p, q)]
         np.testing.assert_allclose(jitted(*over, **options), jitted(p, q, **options), rtol=1e-6)
@@ -144,18 +148,18 @@ def test_compiles_once(on_host):
 
 
 def test_nothing_on_one_side():
-    p, nothing = jnp.ones((3, 2)) / 3, jnp.zeros((0, 2))
-    assert sorted_l1(p, nothing, shorter="truncate").tolist() == [0, 0]
-    np.testing.assert_allclose(sorted_l1(p, nothing, shorter="pad"), [1, 1], rtol=1e-6)
-    np.testing.assert_allclose(
-        jax.grad(lambda p: sorted_l1(p, nothing, shorter="pad").sum())(p), np.ones((3, 2))
-    )
+    p, nothing = np.ones((3, 2), np.float32) / 3, jnp.zeros((0, 2))
+    assert jitted(p, nothing, shorter="truncate").tolist() == [0, 0]
+    values, (gradient,) = rows_and_gradients(lambda p: sorted_l1(p, nothing, shorter="pad"), p)
+    np.testing.assert_allclose(values, [1, 1], rtol=1e-6)
+    np.testing.assert_allclose(gradient, np.ones((3, 2)))
 
 
 @both_sorts
 def test_a_value_that_is_not_a_number_is_not_hidden(on_host):
-    p = jnp.array([[0.5, 0.5], [jnp.nan, 0.5]])
-    result = sorted_l1(p, jnp.ones((2, 2)) / 2, shorter="pad", on_host=on_host)
+    p = np.array([[0.5, 0.5], [np.nan, 0.5]], np.float32)
+    q = np.full((2, 2), 0.5, np.float32)
+    result = np.asarray(jitted(p, q, shorter="pad", on_host=on_host))
     assert np.isnan(result[0])
     assert result[1] == 0
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.sparse import BCOO
@@ -14,16 +13,25 @@ from xtoken_jax.ops import project, to_device
 from xtoken_jax.train.mesh import make_mesh
 
 
+@jax.jit
+def jitted_product_and_gradient(probs_VN, up_UN, W):
+    product_UN, pull = jax.vjp(lambda probs: project(probs, W), probs_VN)
+    return product_UN, pull(up_UN)[0]
+
+
+def product_and_gradient(*args):
+    return tuple(map(np.asarray, jitted_product_and_gradient(*args)))
+
+
 def test_the_product_and_its_gradient_equal_the_dense_ones():
     draw = np.random.default_rng(0)
     projection = random_projection(draw, 41, 29)
     device = to_device(projection)
-    probs = jnp.asarray(draw.random((41, 7)), jnp.float32)
-    up = jnp.asarray(draw.normal(size=(29, 7)), jnp.float32)
+    probs, up = np.float32(draw.random((41, 7))), np.float32(draw.normal(size=(29, 7)))
     W = dense(projection)
-    np.testing.assert_allclose(project(probs, device), W.T @ np.asarray(probs), rtol=1e-5)
-    _, pull = jax.vjp(lambda probs: project(probs, device), probs)
-    np.testing.assert_allclose(pull(up)[0], W @ np.asarray(up), rtol=1e-4, atol=1e-6)
+    product, gradient = product_and_gradient(probs, up, device)
+    np.testing.assert_allclose(product, W.T @ probs, rtol=1e-5)
+    np.testing.assert_allclose(gradient, W @ up, rtol=1e-4, atol=1e-6)
 
 
 def test_it_is_a_sorted_bcoo_with_room_for_padded_vocabularies():

@@ -105,6 +105,8 @@ def _work_rows(plan: "Plan") -> list[tuple[str, str]]:
     rows = [("matrix products", f"{plan.flops / 1e12:.4g} TFLOP")]
     if plan.cost is None:
         return [*rows, ("memory read and written", "not told by this jaxlib")]
+    if plan.cost.unknown_loops:
+        rows.append(("loops of unknown length, counted once", str(plan.cost.unknown_loops)))
     return [
         *rows,
         ("memory read and written", _gigabytes(plan.cost.num_bytes)),

@@ -194,12 +194,7 @@ def _walk_projected(
         student, teacher, spans, block, block_tokens=block_tokens
     )
     terms_BN: ProjectedTerms = at_chunks(terms_BS, spans)
-    rests = [jnp.zeros_like(terms_BN.kl_N)] * 2
-    if objective.chunk_merge == "chain_rule":
-        rests = [
-            rest_log_probs(tempered_BS, spans.student_chunk_BS, spans.student_start_BN),
-            _teacher_rest(teacher, spans, tables, objective, block_tokens),
-        ]
+    rests = _rests(tempered_BS, teacher, spans, tables, objective, block_tokens)
     loss_BN = merge_chain_rule(terms_BN.kl_N, terms_BN.carried_N, *rests, reverse=objective.reverse)
     return _Values(
         next_log_prob_BS, loss_BN, terms_BN.agreement_N, terms_BN.unreachable_N, spans.mask_BN
@@ -223,20 +218,16 @@ def _walk_measures(
     next_log_prob_BS = _of_targets(
         student, target_mask_BS, num_tokens=num_tokens, block_tokens=block_tokens
     )
-    rests = [jnp.zeros_like(spans.mask_BN, jnp.float32)] * 2
+    tempered_BS = None
     if objective.chunk_merge == "chain_rule":
-        inside_BS = inside_chunks(spans.student_chunk_BS, spans.student_start_BN, spans.mask_BN)
         tempered_BS = next_token_log_probs(
             student,
             num_tokens=num_tokens,
             temperature=temperature,
             block_tokens=block_tokens,
-            mask_BS=inside_BS,
+            mask_BS=inside_chunks(spans.student_chunk_BS, spans.student_start_BN, spans.mask_BN),
         )
-        rests = [
-            rest_log_probs(tempered_BS, spans.student_chunk_BS, spans.student_start_BN),
-            _teacher_rest(teacher, spans, tables, objective, block_tokens),
-        ]
+    rests = _rests(tempered_BS, teacher, spans, tables, objective, block_tokens)
 
     def loss_of(tables, logits_VN, teacher_logits_UN, *rests_N):
         return _loss_of_measures(
@@ -250,7 +241,7 @@ def _walk_measures(
         )
 
     loss_BN, pull = walk_measures(
-        loss_of, student, teacher, spans, tables, (rests[0], rests[1]), block_tokens=block_tokens
+        loss_of, student, teacher, spans, tables, rests, block_tokens=block_tokens
     )
     nothing_BN = jnp.zeros_like(loss_BN)
     return _Values(next_log_prob_BS, loss_BN, nothing_BN, nothing_BN, spans.mask_BN, pull)
@@ -371,7 +362,10 @@ def _loss_of_measures(log_p_VN, log_q_UN, tables, objective, student_rest_N, tea
     )
 
 
-def _teacher_rest(teacher, spans, tables, objective, block_tokens):
+def _rests(student_log_prob_BS, teacher, spans, tables, objective, block_tokens):
+    """Log-probability of what follows the chunks' first tokens, of both sides; 0 if not asked."""
+    if objective.chunk_merge != "chain_rule":
+        return (jnp.zeros_like(spans.mask_BN, jnp.float32),) * 2
     log_prob_BT = next_token_log_probs(
         teacher,
         num_tokens=tables.projection.num_teacher_tokens,
@@ -379,7 +373,10 @@ def _teacher_rest(teacher, spans, tables, objective, block_tokens):
         block_tokens=block_tokens,
         mask_BS=inside_chunks(spans.teacher_chunk_BT, spans.teacher_start_BN, spans.mask_BN),
     )
-    return rest_log_probs(log_prob_BT, spans.teacher_chunk_BT, spans.teacher_start_BN)
+    return (
+        rest_log_probs(student_log_prob_BS, spans.student_chunk_BS, spans.student_start_BN),
+        rest_log_probs(log_prob_BT, spans.teacher_chunk_BT, spans.teacher_start_BN),
+    )
 
 
 def _columns(teacher, spans, tables, objective, block_tokens) -> Columns:

@@ -20,14 +20,21 @@ from xtoken_jax.losses import (
     next_token_log_probs,
 )
 from xtoken_jax.losses.chain_kl import chain_kl
-from xtoken_jax.losses.chain_walk import Tries, chain_batch, chain_kl_sums
+from xtoken_jax.losses.chain_walk import Tries, chain_batch, chain_kl_losses
 from xtoken_jax.ops import Spans, to_device
 from xtoken_jax.ops.piece_trie import piece_trie_to_device
 from xtoken_jax.projection import Projection
 from xtoken_jax.projection.piece_trie import STUDENT_SPACE, TEACHER_SPACE, ChainTerms
 
 B, S, T, V, U, D, N = 2, 9, 11, 23, 17, 4, 6
-jitted_sums = jax.jit(chain_kl_sums, static_argnames=("temperature", "reverse", "block_tokens"))
+
+
+def summed(*arguments, **options):
+    loss_BN, is_scored_BN = chain_kl_losses(*arguments, **options)
+    return loss_BN.sum(), is_scored_BN.sum(dtype=jnp.float32)
+
+
+jitted_sums = jax.jit(summed, static_argnames=("temperature", "reverse", "block_tokens"))
 
 
 class Case:

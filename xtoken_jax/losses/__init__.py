@@ -1,7 +1,7 @@
 """Losses as pure functions, in nats, unreduced unless they say otherwise."""
 
 from xtoken_jax.losses.chain_kl import chain_kl, mean_over_terms
-from xtoken_jax.losses.chain_walk import Capacity, ChainBatch, Tries, chain_batch, chain_kl_sums
+from xtoken_jax.losses.chain_walk import Capacity, ChainBatch, Tries, chain_batch, chain_kl_losses
 from xtoken_jax.losses.columns import Columns, Unreachable, columns_in_use
 from xtoken_jax.losses.combine import dynamic_scaling, fixed_scaling, mean_over
 from xtoken_jax.losses.cross_entropy import cross_entropy
@@ -39,7 +39,7 @@ __all__ = [
     "Unreachable",
     "chain_batch",
     "chain_kl",
-    "chain_kl_sums",
+    "chain_kl_losses",
     "check_tables",
     "columns_in_use",
     "cross_entropy",

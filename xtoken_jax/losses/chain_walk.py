@@ -101,7 +101,7 @@ def _group(terms: Sequence[ChainTerms], wanted: Sequence[np.ndarray], places: in
     return TermGroup(*columns)
 
 
-def chain_kl_sums(
+def chain_kl_losses(
     student: ModelOutput,
     teacher: ModelOutput,
     terms: ChainBatch,
@@ -111,8 +111,8 @@ def chain_kl_sums(
     temperature: float = 1.0,
     reverse: bool = False,
     block_tokens: int = 256,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """C-KL of the chunks of a batch: its sum, and how many chunks are in it.
+) -> tuple[Float[Array, "B N"], Bool[Array, "B N"]]:
+    """C-KL of each chunk of a batch, from hidden states or logits.
 
     The gradient reaches the student. No array is as large as the batch's logits.
 
@@ -127,42 +127,12 @@ def chain_kl_sums(
         block_tokens: Terms a block, over the whole batch.
 
     Returns:
-        Nats, summed over chunks of the mean over each one's terms, and the number of chunks that
-        have terms.
+        Nats per chunk, the mean over its terms, unreduced, 0 where there are none or the mask is
+        False; and which chunks count.
 
     Raises:
         ValueError: `temperature` is not positive.
     Source: this project.
-    """
-    loss_BN, is_scored_BN = chain_kl_losses(
-        student,
-        teacher,
-        terms,
-        tries,
-        mask_BN,
-        temperature=temperature,
-        reverse=reverse,
-        block_tokens=block_tokens,
-    )
-    return loss_BN.sum(), is_scored_BN.sum(dtype=jnp.float32)
-
-
-def chain_kl_losses(
-    student: ModelOutput,
-    teacher: ModelOutput,
-    terms: ChainBatch,
-    tries: Tries,
-    mask_BN: Bool[Array, "B N"],
-    *,
-    temperature: float = 1.0,
-    reverse: bool = False,
-    block_tokens: int = 256,
-) -> tuple[Float[Array, "B N"], Bool[Array, "B N"]]:
-    """C-KL of each chunk of a batch, as `chain_kl_sums` takes it.
-
-    Returns:
-        Nats per chunk, the mean over its terms, unreduced, 0 where there are none or the mask is
-        False; and which chunks count.
     """
     if temperature <= 0:
         raise ValueError(f"`temperature` must be positive, got {temperature}")

@@ -365,7 +365,8 @@ def _loss_of_measures(log_p_VN, log_q_UN, tables, objective, student_rest_N, tea
 def _rests(student_log_prob_BS, teacher, spans, tables, objective, block_tokens):
     """Log-probability of what follows the chunks' first tokens, of both sides; 0 if not asked."""
     if objective.chunk_merge != "chain_rule":
-        return (jnp.zeros_like(spans.mask_BN, jnp.float32),) * 2
+        nothing_BN = jnp.zeros_like(spans.mask_BN, jnp.float32)
+        return nothing_BN, nothing_BN
     log_prob_BT = next_token_log_probs(
         teacher,
         num_tokens=tables.projection.num_teacher_tokens,

@@ -99,12 +99,8 @@ def walk_projected(
             rests[0] = _rest_of_student(terms_BS.next_log_prob, spans)
         return _chunk_losses(terms_BS, spans, rests, jnp.zeros(()))
     if whole_chunks:
-        log_prob_BS = next_token_log_probs(
-            student,
-            num_tokens=projection.num_student_tokens,
-            block_tokens=block_tokens,
-            mask_BS=inside_BS,
-        )
+        options = {"num_tokens": plan.num_tokens, "block_tokens": block_tokens}
+        log_prob_BS = next_token_log_probs(student, mask_BS=inside_BS, **options)
         rests[0] = _rest_of_student(log_prob_BS, spans)
     weighted: Any = weighted_terms(*learned, _weights(spans, begins_BS, rests))
     terms_BS, total = weighted

@@ -64,13 +64,14 @@ def visit_blocks(
     )
     carry, outputs_BM = jax.lax.fori_loop(0, needed, step, (carry, outputs_BM))
     place_BS = jnp.argsort(order_BS, axis=1)
+    return carry, jax.tree.map(lambda o: _back(o, place_BS, mask_BS), outputs_BM)
 
-    def back(output_BM):
-        output_BS = _at(output_BM, place_BS)
-        is_wanted = mask_BS.reshape(*mask_BS.shape, *(1,) * (output_BS.ndim - 2))
-        return jnp.where(is_wanted, output_BS, jnp.zeros_like(output_BS))
 
-    return carry, jax.tree.map(back, outputs_BM)
+def _back(output_BM, place_BS, mask_BS):
+    """An output in the order of the positions, 0 outside the mask."""
+    output_BS = _at(output_BM, place_BS)
+    is_wanted = mask_BS.reshape(*mask_BS.shape, *(1,) * (output_BS.ndim - 2))
+    return jnp.where(is_wanted, output_BS, jnp.zeros_like(output_BS))
 
 
 def _at(array_BS, positions_Bn):

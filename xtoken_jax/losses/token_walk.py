@@ -11,9 +11,6 @@ from xtoken_jax.losses.model_output import ModelOutput
 from xtoken_jax.ops import pick
 from xtoken_jax.ops.visits import visit_blocks
 
-# Rows of a vocabulary that one of many small products takes; see `_of_hidden`.
-_ROWS = 256
-
 
 class _Plan(NamedTuple):
     """What is known before compilation."""
@@ -137,18 +134,9 @@ def gradient_of_logits(
         return None, up_VN.T.astype(hidden_ND.dtype)
     up_VN = up_VN.astype(model.unembedding_VD.dtype)
     of_rows_VD = jnp.einsum("VN,ND->VD", up_VN, hidden_ND, preferred_element_type=jnp.float32)
-    return up_VD + of_rows_VD, _of_hidden(up_VN, model.unembedding_VD).astype(hidden_ND.dtype)
-
-
-def _of_hidden(up_VN, unembedding_VD):
-    """`up^T E`, a sum over a whole vocabulary."""
-    num_rows = up_VN.shape[0]
-    if jax.default_backend() != "cpu" or jax.device_count() > 1 or num_rows % _ROWS:
-        return jnp.einsum("VN,VD->ND", up_VN, unembedding_VD, preferred_element_type=jnp.float32)
-    # One long sum is slow on a CPU: it cannot be cut for the caches without being transposed.
-    up_kVN, rows_kVD = (x.reshape(-1, _ROWS, x.shape[1]) for x in (up_VN, unembedding_VD))
-    sums_kDN = jnp.einsum("kVD,kVN->kDN", rows_kVD, up_kVN, preferred_element_type=jnp.float32)
-    return sums_kDN.sum(axis=0).T
+    # Transposed first: on two CPU cores faster than to contract both first axes.
+    up_ND = jnp.matmul(up_VN.T, model.unembedding_VD, preferred_element_type=jnp.float32)
+    return up_VD + of_rows_VD, up_ND.astype(hidden_ND.dtype)
 
 
 def rounded_to(gradient: Array | None, like: Array | None) -> Array | None:

@@ -131,9 +131,20 @@ class TestFieldsAgainstEachOther:
         mesh = {"data": 2, "fsdp": 3, "tensor": 5}
         data = SMALLEST["data"] | {"batch_size": 12}
         checked(mesh=mesh, data=data, evaluation={"batch_size": 6})
-        message = "`{}.batch_size` must be a multiple of mesh.data x mesh.fsdp (6), got 8"
-        assert message.format("data") in complaint(mesh=mesh, evaluation={"batch_size": 6})
-        assert message.format("evaluation") in complaint(mesh=mesh, data=data)
+        assert (
+            "`data.batch_size` must be a multiple of mesh.data x mesh.fsdp x "
+            "optim.accumulation_steps (6), got 8"
+        ) in complaint(mesh=mesh, evaluation={"batch_size": 6})
+        message = "`evaluation.batch_size` must be a multiple of mesh.data x mesh.fsdp (6), got 8"
+        assert message in complaint(mesh=mesh, data=data)
+
+    def test_a_batch_splits_into_parts_that_split_over_the_mesh(self):
+        mesh, parts = {"data": 2}, {"accumulation_steps": 4}
+        checked(mesh=mesh, optim=parts)
+        data = SMALLEST["data"] | {"batch_size": 12}
+        assert "optim.accumulation_steps (8), got 12" in complaint(
+            mesh=mesh, optim=parts, data=data
+        )
 
     def test_only_p_kl_teaches_w(self):
         teacher = {"model": "m", "projection": {"learned": True}, "loss": {"kind": "h_kl"}}

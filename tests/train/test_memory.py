@@ -32,8 +32,8 @@ def test_what_a_device_says_becomes_advice():
         "out of device memory (wanted 65536.00 GiB more) with `data.batch_size` 8, "
         "`data.student_length` 512, `teachers.qwen3.length` 1024 on a mesh of data=1, fsdp=4, "
         "tensor=1; set `student.remat` to full (is dots); lower `loss.block_tokens` (is 4096); "
-        "lower `data.batch_size` or the lengths; raise `mesh.fsdp` or `mesh.tensor` where there "
-        "are more devices"
+        "raise `optim.accumulation_steps` (is 1); lower `data.batch_size` or the lengths; raise "
+        "`mesh.fsdp` or `mesh.tensor` where there are more devices"
     )
 
 
@@ -52,7 +52,9 @@ def test_a_knob_that_is_turned_already_is_not_named():
         jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED"),
         student={"model": "s", "remat": "full"},
         loss={"block_tokens": 128},
+        optim={"accumulation_steps": 2},
     )
+    assert "accumulation_steps" not in message
     assert "remat" not in message
     assert "block_tokens" not in message
 

@@ -19,6 +19,7 @@ _FREE_ON_RESUME = (
     "checkpoint",
     "evaluation",
     "planning",
+    "optim.accumulation_steps",
     "optim.max_skipped_steps",
 )
 

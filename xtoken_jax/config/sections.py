@@ -138,7 +138,7 @@ class LossConfig(_Section):
     scale_by_vocabulary: bool = False
     """With `sum` and `trust`: by the logarithm of each teacher's vocabulary."""
     block_tokens: Positive = 4096
-    """Student positions whose logits exist at once, over the global batch."""
+    """Student positions whose logits exist at once, over all devices."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,6 +227,9 @@ class OptimConfig(_Section):
     """Added to the root of the second moment."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest global gradient norm."""
+    accumulation_steps: Positive = 1
+    """Parts of a batch that are computed one after the other, to need less memory; the gradient is
+    that of the whole batch."""
     max_skipped_steps: Annotated[int, Field(ge=0)] = 0
     """Steps of a run that may have a loss or gradient that is not finite: they change nothing."""
 
@@ -301,11 +304,15 @@ class ExperimentConfig(_Section):
         """The batch must split over the mesh, and the teachers must go together."""
         _check_teachers(self.teaching, self.loss)
         shards = self.mesh.data * self.mesh.fsdp
-        for name, section in (("data", self.data), ("evaluation", self.evaluation)):
-            if section.batch_size % shards:
+        parts = self.optim.accumulation_steps
+        for field, size, product, of in (
+            ("data", self.data.batch_size, shards * parts, " x optim.accumulation_steps"),
+            ("evaluation", self.evaluation.batch_size, shards, ""),
+        ):
+            if size % product:
                 raise ValueError(
-                    f"`{name}.batch_size` must be a multiple of mesh.data x mesh.fsdp "
-                    f"({shards}), got {section.batch_size}"
+                    f"`{field}.batch_size` must be a multiple of mesh.data x mesh.fsdp{of} "
+                    f"({product}), got {size}"
                 )
 
     @property

@@ -114,6 +114,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH_SPEC)
 
 
+def parts_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch cut into parts, arrays [M, B, ...]: each part's rows as a batch's."""
+    return NamedSharding(mesh, PartitionSpec(None, *BATCH_SPEC))
+
+
 def constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
     """Pin an activation's layout under `jax.set_mesh`; no effect where no mesh is set."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -50,7 +50,25 @@ class Lesson(NamedTuple):
     tables: Tables
 
 
-def training_loss(
+class LossSums(NamedTuple):
+    """What `total_loss` needs of a batch; those of its parts add up to those of the whole.
+
+    Attributes:
+        cross_entropy: Of the student's next tokens, nats.
+        num_targets: Tokens in it.
+        teachers: By teacher; with `combine` `mean_logits` of all as one.
+        scores: How sure each teacher is, times the number of its tokens; empty where unused.
+        num_scored: Of each teacher's tokens.
+    """
+
+    cross_entropy: Float[Array, ""]
+    num_targets: Float[Array, ""]
+    teachers: dict[str, DistillationSums]
+    scores: dict[str, TeacherScores]
+    num_scored: dict[str, Float[Array, ""]]
+
+
+def loss_sums(
     student: ModelOutput,
     lessons: Mapping[str, Lesson],
     target_mask_BS: Bool[Array, "B S"],
@@ -58,8 +76,8 @@ def training_loss(
     loss: LossConfig,
     *,
     num_tokens: int,
-) -> tuple[Float[Array, ""], Metrics]:
-    """The loss of a batch in nats, and what is worth reporting of it.
+) -> LossSums:
+    """Everything about a batch, or a part of one, that takes its tokens.
 
     Args:
         student: With gradient.
@@ -73,12 +91,11 @@ def training_loss(
         log_probs_BS = next_token_log_probs(
             student, num_tokens=num_tokens, block_tokens=loss.block_tokens
         )
-        count = jnp.sum(target_mask_BS, dtype=jnp.float32)
-        total = mean_over(-jnp.sum(log_probs_BS, where=target_mask_BS), count)
-        return total, {"cross_entropy": total}
+        cross_entropy = -jnp.sum(log_probs_BS, where=target_mask_BS)
+        return LossSums(cross_entropy, jnp.sum(target_mask_BS, dtype=jnp.float32), {}, {}, {})
     if loss.combine == "mean_logits":
         lessons, teaching = _as_one(lessons, teaching)
-    sums = {}
+    sums: dict[str, DistillationSums] = {}
     for name, lesson in lessons.items():
         sums[name] = distillation_sums(
             student,
@@ -91,8 +108,34 @@ def training_loss(
             block_tokens=loss.block_tokens,
         )
     first = next(iter(sums.values()))
-    cross_entropy = mean_over(first.cross_entropy, first.num_targets)
-    distillation, metrics = _combined(sums, lessons, teaching, loss)
+    scores, num_scored = {}, {}
+    if len(lessons) > 1 and loss.combine in ("trust", "select"):
+        for name, lesson in lessons.items():
+            scores[name], num_scored[name] = _score_sums(lesson, loss.block_tokens)
+    return LossSums(first.cross_entropy, first.num_targets, sums, scores, num_scored)
+
+
+def total_loss(
+    sums: LossSums,
+    teaching: Mapping[str, TeacherConfig],
+    loss: LossConfig,
+    vocab_sizes: Mapping[str, int],
+) -> tuple[Float[Array, ""], Metrics]:
+    """The loss of a batch in nats, and what is worth reporting of it.
+
+    Args:
+        sums: Of the whole batch.
+        teaching: Options of each teacher.
+        loss: How all adds up.
+        vocab_sizes: Tokens of each teacher.
+    """
+    cross_entropy = mean_over(sums.cross_entropy, sums.num_targets)
+    if not sums.teachers:
+        return cross_entropy, {"cross_entropy": cross_entropy}
+    if MEAN in sums.teachers:
+        first = next(iter(teaching))
+        teaching, vocab_sizes = {MEAN: teaching[first]}, {MEAN: vocab_sizes[first]}
+    distillation, metrics = _combined(sums, teaching, loss, vocab_sizes)
     if loss.scaling == "dynamic":
         total = dynamic_scaling(distillation, cross_entropy)
     else:
@@ -119,43 +162,48 @@ def _as_one(
 
 
 def _combined(
-    sums: Mapping[str, DistillationSums],
-    lessons: Mapping[str, Lesson],
+    sums: LossSums,
     teaching: Mapping[str, TeacherConfig],
     loss: LossConfig,
+    vocab_sizes: Mapping[str, int],
 ) -> tuple[Float[Array, ""], Metrics]:
     """One distillation loss from one of each teacher, in nats per chunk."""
-    losses = [mean_over(each.distillation, each.num_chunks) for each in sums.values()]
-    sizes = [lesson.tables.projection.num_teacher_tokens for lesson in lessons.values()]
-    vocab_sizes = sizes if loss.scale_by_vocabulary else None
+    losses = [mean_over(each.distillation, each.num_chunks) for each in sums.teachers.values()]
+    sizes = [vocab_sizes[name] for name in sums.teachers] if loss.scale_by_vocabulary else None
     metrics: Metrics = {}
-    for (name, each), value in zip(sums.items(), losses, strict=True):
+    for (name, each), value in zip(sums.teachers.items(), losses, strict=True):
         metrics |= {f"{name}/distillation": value, f"{name}/num_chunks": each.num_chunks}
         if teaching[name].loss.kind == "p_kl":
             metrics[f"{name}/agreement"] = mean_over(each.agreement, each.num_chunks)
             metrics[f"{name}/unreachable"] = mean_over(each.unreachable, each.num_chunks)
     if len(losses) == 1 or loss.combine == "sum":
-        weights = [teaching[name].weight for name in sums]
-        return sum_losses(losses, weights, vocab_sizes=vocab_sizes), metrics
-    scores = [_scores(lesson, loss.block_tokens) for lesson in lessons.values()]
+        weights = [teaching[name].weight for name in sums.teachers]
+        return sum_losses(losses, weights, vocab_sizes=sizes), metrics
+    scores = [_mean_scores(sums.scores[name], sums.num_scored[name]) for name in sums.teachers]
     if loss.combine == "trust":
         weights_N = trust_weights(
-            scores, trust=loss.trust, alpha=loss.trust_sharpness, vocab_sizes=vocab_sizes
+            scores, trust=loss.trust, alpha=loss.trust_sharpness, vocab_sizes=sizes
         )
-        metrics |= {f"{name}/weight": weights_N[index] for index, name in enumerate(sums)}
-        return sum_losses(losses, weights_N, vocab_sizes=vocab_sizes), metrics
+        metrics |= {f"{name}/weight": weights_N[i] for i, name in enumerate(sums.teachers)}
+        return sum_losses(losses, weights_N, vocab_sizes=sizes), metrics
     total, best = selected(losses, scores)
-    for index, name in enumerate(sums):
+    for index, name in enumerate(sums.teachers):
         metrics[f"{name}/weight"] = (best == index).astype(jnp.float32)
     return total, metrics
 
 
-def _scores(lesson: Lesson, block_tokens: int) -> TeacherScores:
+def _score_sums(lesson: Lesson, block_tokens: int) -> tuple[TeacherScores, Float[Array, ""]]:
     segments_BT = lesson.segment_ids_BT
     goes_on_BT = (segments_BT[:, 1:] == segments_BT[:, :-1]) & (segments_BT[:, 1:] > 0)
-    return teacher_scores(
+    means = teacher_scores(
         lesson.output,
         jnp.pad(goes_on_BT, ((0, 0), (0, 1))),
         num_tokens=lesson.tables.projection.num_teacher_tokens,
         block_tokens=block_tokens,
     )
+    count = jnp.sum(goes_on_BT, dtype=jnp.float32)
+    return TeacherScores(*(mean * count for mean in means)), count
+
+
+def _mean_scores(sums: TeacherScores, count: Float[Array, ""]) -> TeacherScores:
+    return TeacherScores(*(mean_over(total, count) for total in sums))

@@ -55,6 +55,9 @@ def _knobs(config: ExperimentConfig) -> list[str]:
     block = config.loss.block_tokens
     if block > 256:
         knobs.append(f"lower `loss.block_tokens` (is {block})")
+    shards = config.mesh.data * config.mesh.fsdp
+    if config.data.batch_size > shards * (parts := config.optim.accumulation_steps):
+        knobs.append(f"raise `optim.accumulation_steps` (is {parts})")
     knobs.append("lower `data.batch_size` or the lengths")
     knobs.append("raise `mesh.fsdp` or `mesh.tensor` where there are more devices")
     return knobs

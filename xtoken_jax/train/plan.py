@@ -18,8 +18,7 @@ from xtoken_jax.errors import UsageError
 from xtoken_jax.models.architecture import Architecture
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.hf_directory import read_config
-from xtoken_jax.models.sharding import batch_sharding, padded_vocab_size, state_shardings
-from xtoken_jax.ops import Spans
+from xtoken_jax.models.sharding import padded_vocab_size, parts_sharding, state_shardings
 from xtoken_jax.text import resolve
 from xtoken_jax.train import setup
 from xtoken_jax.train.chips import Chip, topology_devices
@@ -254,10 +253,12 @@ def _abstract_batch(
         if name in teaching and (tries := teaching[name].tries) is not None:
             ids_BS = np.zeros((batch, length), np.int32)
             chain = chain_terms_of_rows(ids_BS, tokens["ids_BS"], spans, tries)
-        teachers[name] = DeviceTeacherBatch(tokens, Spans(**spans), chain)
+        teachers[name] = DeviceTeacherBatch(tokens, spans, chain)
     target_mask_BS = jnp.zeros((batch, length), bool)
-    tree = DeviceBatch(_tokens(batch, length), teachers, target_mask_BS)
-    return _abstract(tree, jax.tree.map(lambda _: batch_sharding(mesh), tree))
+    whole = DeviceBatch(_tokens(batch, length), teachers, target_mask_BS)
+    num_parts = config.optim.accumulation_steps
+    parts = jax.tree.map(lambda x: x.reshape(num_parts, -1, *x.shape[1:]), whole)
+    return _abstract(parts, jax.tree.map(lambda _: parts_sharding(mesh), parts))
 
 
 def _tokens(batch: int, length: int) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from xtoken_jax.errors import UsageError
 from xtoken_jax.evaluate import bits_per_byte
 from xtoken_jax.losses import Tables
 from xtoken_jax.models.decoder import Decoder
-from xtoken_jax.models.sharding import batch_sharding
 from xtoken_jax.models.weights import save_model
 from xtoken_jax.ops import row_softmax, to_host
 from xtoken_jax.projection import save_projection
@@ -162,10 +161,10 @@ def _make_step(
         max_skipped_steps=config.optim.max_skipped_steps,
         shardings=jax.tree.map(lambda x: x.sharding, state),
     )
-    sharding = batch_sharding(mesh)
+    num_parts = config.optim.accumulation_steps
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return update(state, params, tables, put_batch(batch, sharding))
+        return update(state, params, tables, put_batch(batch, mesh, num_parts=num_parts))
 
     return step
 

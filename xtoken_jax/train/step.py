@@ -16,9 +16,10 @@ from xtoken_jax.config import ExperimentConfig
 from xtoken_jax.data import Batch
 from xtoken_jax.losses import ChainBatch, ModelOutput
 from xtoken_jax.models.decoder import Decoder
-from xtoken_jax.models.sharding import LOOKUP_SPEC, constrain, state_shardings
+from xtoken_jax.models.sharding import LOOKUP_SPEC, constrain, parts_sharding, state_shardings
 from xtoken_jax.ops import Spans, row_softmax, with_weights
-from xtoken_jax.train.loss import Lesson, Metrics, training_loss
+from xtoken_jax.train.accumulation import value_and_accumulated_grad
+from xtoken_jax.train.loss import Lesson, LossSums, Metrics, loss_sums, total_loss
 
 
 class Trained(NamedTuple):
@@ -54,34 +55,36 @@ class TrainState:
 
 
 class DeviceTeacherBatch(NamedTuple):
-    """A `data.TeacherBatch` on the devices."""
+    """A `data.TeacherBatch` on the devices, in parts."""
 
-    tokens: dict[str, Int[Array, "B T"]]
-    spans: Spans
+    tokens: dict[str, Int[Array, "M B T"]]
+    spans: dict[str, Array]
     chain: ChainBatch | None
 
 
 class DeviceBatch(NamedTuple):
-    """A `data.Batch` on the devices, rows over `data` and `fsdp`."""
+    """A `data.Batch` on the devices, in M parts of which one is computed at a time.
 
-    student: dict[str, Int[Array, "B S"]]
+    Of each part the rows are over `data` and `fsdp`.
+    """
+
+    student: dict[str, Int[Array, "M B S"]]
     teachers: dict[str, DeviceTeacherBatch]
-    target_mask_BS: Bool[Array, "B S"]
+    target_mask_BS: Bool[Array, "M B S"]
 
 
-def put_batch(batch: Batch, sharding: jax.sharding.Sharding) -> DeviceBatch:
-    """Put a batch on the devices."""
-    arrays = (
-        batch.student,
-        {n: (side.tokens, side.spans, side.chain) for n, side in batch.teachers.items()},
-        batch.target_mask_BS,
-    )
-    student, teachers, target_mask_BS = jax.device_put(arrays, sharding)
-    sides = {
-        name: DeviceTeacherBatch(tokens, Spans(**spans), chain)
-        for name, (tokens, spans, chain) in teachers.items()
+def put_batch(batch: Batch, mesh: Mesh, *, num_parts: int) -> DeviceBatch:
+    """Put a batch on the devices; `num_parts` must divide its rows."""
+
+    def put(arrays: Any) -> Any:
+        parts = jax.tree.map(lambda x: x.reshape(num_parts, -1, *x.shape[1:]), arrays)
+        return jax.device_put(parts, parts_sharding(mesh))
+
+    teachers = {
+        name: DeviceTeacherBatch(*put((side.tokens, side.spans, side.chain)))
+        for name, side in batch.teachers.items()
     }
-    return DeviceBatch(student, sides, target_mask_BS)
+    return DeviceBatch(put(batch.student), teachers, put(batch.target_mask_BS))
 
 
 def init_state(params: Trained, optimiser: optax.GradientTransformation, mesh: Mesh) -> TrainState:
@@ -139,23 +142,35 @@ def make_step(
     """
     teaching, loss = config.teaching, config.loss
 
-    def loss_and_metrics(params, lessons, batch):
+    def sums_of(params, frozen, batch) -> LossSums:
+        teacher_params, tables = frozen
         output = _run(nnx.merge(student, params.student), batch.student)
+        lessons = {}
+        for name, graph in teachers.items():
+            side = batch.teachers[name]
+            lessons[name] = Lesson(
+                output=_run(nnx.merge(graph, teacher_params[name]), side.tokens),
+                segment_ids_BT=side.tokens["segment_ids_BS"],
+                spans=Spans(**side.spans),
+                chain=side.chain,
+                tables=tables[name],
+            )
         for name, logits_N in params.entry_logits.items():
-            lessons = {**lessons, name: _with_learned(lessons[name], logits_N)}
-        return training_loss(
+            lessons[name] = _with_learned(lessons[name], logits_N)
+        return loss_sums(
             output, lessons, batch.target_mask_BS, teaching, loss, num_tokens=num_tokens
         )
 
     def step(state, teacher_params, tables, batch):
-        lessons = {}
-        for name, graph in teachers.items():
-            side = batch.teachers[name]
-            output = _run(nnx.merge(graph, teacher_params[name]), side.tokens)
-            segments_BT = side.tokens["segment_ids_BS"]
-            lessons[name] = Lesson(output, segments_BT, side.spans, side.chain, tables[name])
-        gradient_of = jax.value_and_grad(loss_and_metrics, has_aux=True)
-        (total, metrics), gradient = gradient_of(state.params, lessons, batch)
+        sizes = {name: tables[name].projection.num_teacher_tokens for name in teachers}
+        (total, metrics), gradient = value_and_accumulated_grad(
+            sums_of,
+            lambda sums: total_loss(sums, teaching, loss, sizes),
+            state.params,
+            (teacher_params, tables),
+            batch,
+            shardings=shardings.params,
+        )
         norm = optax.tree.norm(gradient.student)
         is_finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
         healthy = state.healthy & (is_finite | (state.skipped < max_skipped_steps))

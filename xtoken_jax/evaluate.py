@@ -13,6 +13,7 @@ from xtoken_jax.data import padded_rows
 from xtoken_jax.errors import XTokenError
 from xtoken_jax.losses import ModelOutput, next_token_log_probs
 from xtoken_jax.models.decoder import Decoder
+from xtoken_jax.processes import gathered
 from xtoken_jax.text import ByteTokenizer, Encoded
 
 _DIGITS = b"0123456789"
@@ -95,7 +96,7 @@ def bits_per_byte(
             graph, state, batch, num_tokens=tokenizer.num_tokens, block_tokens=block_tokens
         )
         is_target_BS = batch["segment_ids_BS"][:, 1:] > 0
-        nats_of_batch.append(-np.asarray(log_probs_BS, np.float64)[:, :-1][is_target_BS])
+        nats_of_batch.append(-gathered(log_probs_BS).astype(np.float64)[:, :-1][is_target_BS])
     bits_N = np.concatenate(nats_of_batch) / math.log(2)
     num_digits = sum(byte in _DIGITS for byte in content)
     digit_bits = bits_N @ _digit_share(encoded, tokenizer)

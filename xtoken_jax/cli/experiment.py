@@ -42,20 +42,36 @@ def read_experiment(
     return check_config(to_dict(config), name="command line")
 
 
-def take_option(arguments: list[str], name: str, *, default: int) -> int:
-    """Remove `--NAME NUMBER` from the arguments.
+def take_text(arguments: list[str], name: str) -> str | None:
+    """Remove `--NAME TEXT` or `--NAME=TEXT` from the arguments; None where it is not among them.
 
     Raises:
-        UsageError: it is no number from 1.
+        UsageError: there is no text.
     """
+    for at, argument in enumerate(arguments):
+        if argument.startswith(f"{name}="):
+            del arguments[at]
+            return argument.removeprefix(f"{name}=")
     if name not in arguments:
-        return default
+        return None
     at = arguments.index(name)
-    value = arguments[at + 1] if at + 1 < len(arguments) else ""
-    if not value.isdecimal() or int(value) < 1:
-        raise UsageError(f"`{name}` must be a number from 1, got {value!r}")
+    if at + 1 == len(arguments):
+        raise UsageError(f"`{name}` must have a value, got none")
+    value = arguments[at + 1]
     del arguments[at : at + 2]
-    return int(value)
+    return value
+
+
+def take_number(arguments: list[str], name: str, *, least: int) -> int | None:
+    """Remove `--NAME NUMBER` from the arguments; None where it is not among them.
+
+    Raises:
+        UsageError: it is no number from `least`.
+    """
+    value = take_text(arguments, name)
+    if value is not None and not (value.isdecimal() and int(value) >= least):
+        raise UsageError(f"`{name}` must be a number from {least}, got {value!r}")
+    return None if value is None else int(value)
 
 
 # Stands for the fields that have no default in `--help`.

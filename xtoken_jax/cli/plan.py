@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from xtoken_jax.cli.experiment import read_experiment
+from xtoken_jax.cli.experiment import read_experiment, take_text
 from xtoken_jax.cli.output import OUT, print_json
 from xtoken_jax.errors import UsageError
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def run_plan(arguments: list[str]) -> int:
     """Compile and print; 0 where the step fits or nothing is known of the memory, 1 where not."""
-    arguments, topology = _take_topology(arguments)
+    arguments = list(arguments)
+    topology = take_text(arguments, "--topology")
     as_json = "--json" in arguments
     arguments = [argument for argument in arguments if argument != "--json"]
     usage = [
@@ -36,19 +37,6 @@ def run_plan(arguments: list[str]) -> int:
     else:
         OUT.print(plan_table(plan, arguments[0], topology))
     return 1 if plan.fits is False else 0
-
-
-def _take_topology(arguments: list[str]) -> tuple[list[str], str | None]:
-    """The other arguments, and the value of `--topology VALUE` or `--topology=VALUE`."""
-    rest, topology = [], None
-    remaining = iter(arguments)
-    for argument in remaining:
-        name, equals, value = argument.partition("=")
-        if name == "--topology":
-            topology = value if equals else next(remaining, "")
-        else:
-            rest.append(argument)
-    return rest, topology
 
 
 def as_dict(plan: "Plan", topology: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from xtoken_jax.cli.experiment import read_experiment, take_option
+from xtoken_jax.cli.experiment import read_experiment, take_number
 from xtoken_jax.cli.output import OUT
 from xtoken_jax.errors import UsageError
 
@@ -15,7 +15,7 @@ from xtoken_jax.errors import UsageError
 def run_prepare(arguments: list[str]) -> int:
     """Tokenise, align and pack the sources of a config into `data.prepared`."""
     arguments = list(arguments)
-    workers = take_option(arguments, "--workers", default=os.cpu_count() or 1)
+    workers = take_number(arguments, "--workers", least=1) or os.cpu_count() or 1
     usage = ["[--workers N] ", "--workers: processes; default: one for each core"]
     config = read_experiment("prepare", arguments, usage=usage)
     if config.data.prepared is None:

@@ -28,6 +28,7 @@ from xtoken_jax.models.hf_directory import (
 from xtoken_jax.models.keys import KEY_TABLES, Entry, Index
 from xtoken_jax.models.sharding import padded_vocab_size, parameter_spec
 from xtoken_jax.models.shards import MAX_SHARD_BYTES, LazyTensor
+from xtoken_jax.processes import gathered, is_first
 
 _ROWS_PER_BLOCK = 8192
 _ALIGNMENT = 64  # JAX on CPU takes a host array with this alignment over as it is
@@ -99,7 +100,8 @@ def save_model(
 ) -> None:
     """Write a directory that `transformers` loads: config, weights, generation config, tokenizer.
 
-    The directory appears whole or not at all, in the place of an earlier model there. Weights keep
+    The directory appears whole or not at all, in the place of an earlier model there. Of several
+    processes, all of which must call this, the first writes. Weights keep
     their dtype; the vocabulary's padded rows are left out. They are gathered from the devices and
     written tensor by tensor.
 
@@ -112,9 +114,14 @@ def save_model(
     Raises:
         XTokenError: `directory` holds something else, or `tokenizer_dir` no tokenizer.
     """
+    tensors = _lazy_tensors(model)
+    if not is_first():
+        for tensor in tensors.values():
+            tensor.read()  # gathering takes all processes
+        return
     config = model.architecture.to_hf() | {"dtype": model.embedding_VD.get_value().dtype.name}
     with replaced_directory(directory) as fresh:
-        write_model_files(fresh, config, _lazy_tensors(model), max_shard_bytes=max_shard_bytes)
+        write_model_files(fresh, config, tensors, max_shard_bytes=max_shard_bytes)
         if tokenizer_dir is not None:
             copy_tokenizer(tokenizer_dir, fresh)
 
@@ -257,7 +264,7 @@ def _host_tensor(model: Decoder, fused: Fused, layer: int) -> np.ndarray:
     parts = []
     for entry, parameter in fused:
         value = parameter.get_value()
-        part = np.asarray(value[layer] if entry.per_layer else value)
+        part = gathered(value[layer] if entry.per_layer else value)
         if entry.stores_vocabulary:
             part = part[: model.vocab_size]
         parts.append(entry.to_file(part))

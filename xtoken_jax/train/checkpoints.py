@@ -10,17 +10,16 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from rich.console import Console
 
 from xtoken_jax.config import ExperimentConfig, differences, to_dict
 from xtoken_jax.errors import XTokenError
+from xtoken_jax.processes import is_first, say, wait_for_all
 from xtoken_jax.train.attempts import Failure, Success, attempt
 from xtoken_jax.train.fingerprints import changed_sources
 from xtoken_jax.train.integrity import checksum, record_sizes, size_complaint
 from xtoken_jax.train.step import TrainState
 
 _REMOVALS = 50
-_CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Checkpoints:
@@ -167,6 +166,8 @@ class Checkpoints:
 
     def _remove_remnants(self) -> None:
         """Remove what was half-written, which may be what fills the disk."""
+        if not is_first():
+            return
         for _ in range(_REMOVALS):
             for remnant in self.directory.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(remnant, ignore_errors=True)
@@ -178,7 +179,8 @@ class Checkpoints:
         """Wait until what is being saved is on disk."""
         self._manager.wait_until_finished()
         if self._unrecorded is not None:
-            record_sizes(self.directory / str(self._unrecorded))
+            if is_first():
+                record_sizes(self.directory / str(self._unrecorded))
             self._unrecorded = None
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
@@ -218,14 +220,13 @@ class Checkpoints:
         return f"{self.directory} has no checkpoint that can be read: {'; '.join(reasons)}"
 
     def _set_damaged_aside(self) -> None:
-        for step, reason in self._damaged.items():
+        for step, reason in self._damaged.items() if is_first() else ():
             aside = _free_name(self.directory.with_name("checkpoints_damaged") / str(step))
             aside.parent.mkdir(exist_ok=True)
             (self.directory / str(step)).rename(aside)
-            _CONSOLE.print(
-                f"checkpoint {self.directory}/{step} is damaged ({reason}); it is kept as {aside}"
-            )
+            say(f"checkpoint {self.directory}/{step} is damaged ({reason}); it is kept as {aside}")
         if self._damaged:
+            wait_for_all("damaged checkpoints")
             self._damaged.clear()
             self._manager.reload()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from xtoken_jax.errors import XTokenError
+from xtoken_jax.processes import is_first
 
 _NAME = ".lock"
 
@@ -16,11 +17,15 @@ _NAME = ".lock"
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold a run directory while the block runs; the system lets go of it however the process ends.
 
-    The directory is made if need be, and goes again if nothing was written into it.
+    The directory is made if need be, and goes again if nothing was written into it. Of the
+    processes of one run, the first holds it for all.
 
     Raises:
         XTokenError: another process holds it.
     """
+    if not is_first():
+        yield
+        return
     missing = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / _NAME

@@ -58,6 +58,7 @@ def run_steps(
     """
     first, last = int(state.step) + 1, config.optim.steps
     pending: _Pending | None = None
+    stopped_by: str | None = None
     with (
         StopRequest() as stop,
         Progress(total=last, step=first - 1) as progress,
@@ -67,18 +68,20 @@ def run_steps(
         for number in range(first, last + 1):
             data_state = batches.get_state()
             batch = next(batches)
+            asked = stop.ask()
             state, metrics = step(state, batch)
             if pending is not None:
                 reader.read(pending, state)
+            stopped_by = asked()
             pending = _Pending(number, batch, metrics, data_state)
             save_now = number % config.checkpoint.every_steps == 0 or number == last
-            if save_now or stop.requested:
+            if save_now or stopped_by:
                 reader.read(pending, state)
                 pending = None
                 checkpoints.save(state, batches.get_state())
-            if stop.requested:
+            if stopped_by:
                 break
-    return state, stop.requested if int(state.step) < last else None
+    return state, stopped_by if int(state.step) < last else None
 
 
 class _Reader:

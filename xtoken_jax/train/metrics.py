@@ -5,12 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from xtoken_jax.files import replaced_file
+from xtoken_jax.processes import is_first
 
 
 class MetricsLog:
-    """Appends to a JSONL file; steps after `step` are dropped from it on opening."""
+    """Appends to a JSONL file; steps after `step` are dropped from it on opening.
+
+    Of several processes the first writes.
+    """
 
     def __init__(self, path: Path, *, step: int) -> None:
+        self._file = None
+        if not is_first():
+            return
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
             write_text(path, "".join(line + "\n" for line in kept))
@@ -18,8 +25,9 @@ class MetricsLog:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record and hand it to the system at once."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
 
     def __enter__(self) -> "MetricsLog":
         """The log is open from its making on."""
@@ -27,7 +35,8 @@ class MetricsLog:
 
     def __exit__(self, *exception: object) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _step_of(line: str) -> float:

@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from xtoken_jax.processes import is_first
+
 _SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -13,7 +15,7 @@ class Progress:
     """Shows the step, the loss, the speed and the time left, on stderr."""
 
     def __init__(self, *, total: int, step: int) -> None:
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=not is_first())
         self._bar = RichProgress(
             TextColumn("training"),
             BarColumn(),

@@ -8,11 +8,9 @@ from pathlib import Path
 import grain
 import jax
 import jax.numpy as jnp
-import numpy as np
 import yaml
 from flax import nnx
 from jax.sharding import Mesh
-from rich.console import Console
 
 from xtoken_jax.config import ExperimentConfig, to_dict
 from xtoken_jax.data import Batch, RowSource, row_batches
@@ -22,6 +20,7 @@ from xtoken_jax.losses import Tables
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.weights import save_model
 from xtoken_jax.ops import row_softmax, to_host
+from xtoken_jax.processes import gathered, is_first, say
 from xtoken_jax.projection import save_projection
 from xtoken_jax.text import ByteTokenizer
 from xtoken_jax.train import setup
@@ -31,7 +30,7 @@ from xtoken_jax.train.lock import locked
 from xtoken_jax.train.loop import run_steps
 from xtoken_jax.train.loss import Metrics
 from xtoken_jax.train.memory import memory_advice
-from xtoken_jax.train.mesh import check_models, make_mesh
+from xtoken_jax.train.mesh import check_models, host_part, make_mesh, replicated
 from xtoken_jax.train.metrics import write_text
 from xtoken_jax.train.optimiser import make_optimiser
 from xtoken_jax.train.step import (
@@ -41,8 +40,6 @@ from xtoken_jax.train.step import (
     make_step,
     put_batch,
 )
-
-_CONSOLE = Console(stderr=True, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -88,17 +85,17 @@ def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
         tokenizers = setup.load_tokenizers(config)
         rows, tally = setup.load_rows(config, tokenizers)
         if tally.dropped:
-            _CONSOLE.print(f"bad records left out: {tally}")
+            say(f"bad records left out: {tally}")
         checkpoints.check_sources(rows.fingerprints)
         evaluation = _Evaluation(config, setup.heldout_texts(config, tokenizers))
         teaching = setup.load_teaching(config, tokenizers, mesh)
         student = setup.load_student(config, run_dir, tokenizers.student, mesh, resuming=resuming)
         vocab_size = student.unembedding_VD.shape[0]
         tables = setup.device_tables(config, teaching, tokenizers, student_vocab_size=vocab_size)
+        tables = replicated(tables, mesh)
         if not resuming:
-            write_text(run_dir / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
-            for name, each in teaching.items():
-                save_projection(each.projection, run_dir / "projections" / f"{name}.safetensors")
+            if is_first():
+                _write_setting(run_dir, config, teaching)
             evaluation.clear()
             evaluation.run("student before", student, tokenizers.student)
             for name, each in teaching.items():
@@ -108,11 +105,11 @@ def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
         trained = Trained(params, _entry_logits(config, tables))
         state = init_state(trained, make_optimiser(config.optim, config.learned), mesh)
         del student, params, trained  # the state has taken their buffers
-        batches = iter(_dataset(config, rows, teaching))
+        batches = iter(_dataset(config, rows, teaching, mesh))
         if resuming:
             state, data_state = checkpoints.restore(state)
             batches.set_state(data_state)
-            _CONSOLE.print(f"going on from step {int(state.step)}")
+            say(f"going on from step {int(state.step)}")
 
         step = _make_step(config, student_graph, teaching, tables, state, mesh, tokenizers)
         state, stopped_by = run_steps(config, step, state, batches, checkpoints, run_dir=run_dir)
@@ -123,10 +120,20 @@ def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
             save_model(student, run_dir / "student", tokenizer_dir=tokenizers.student_directory)
             for name, logits_N in state.params.entry_logits.items():
                 weights_N = row_softmax(logits_N, tables[name].projection)
-                learned = to_host(teaching[name].projection, np.asarray(weights_N))
+                learned = to_host(teaching[name].projection, gathered(weights_N))
                 path = run_dir / "projections" / f"{name}_learned.safetensors"
-                save_projection(learned, path)
+                if is_first():
+                    save_projection(learned, path)
     return RunResult(run_dir, int(state.step), stopped_by)
+
+
+def _write_setting(
+    run_dir: Path, config: ExperimentConfig, teaching: Mapping[str, setup.Teaching]
+) -> None:
+    """Write what the run is made of."""
+    write_text(run_dir / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+    for name, each in teaching.items():
+        save_projection(each.projection, run_dir / "projections" / f"{name}.safetensors")
 
 
 def _models(config: ExperimentConfig) -> dict[str, str]:
@@ -161,23 +168,27 @@ def _make_step(
         max_skipped_steps=config.optim.max_skipped_steps,
         shardings=jax.tree.map(lambda x: x.sharding, state),
     )
-    num_parts = config.optim.accumulation_steps
+    num_parts, num_rows = config.optim.accumulation_steps, config.data.batch_size
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return update(state, params, tables, put_batch(batch, mesh, num_parts=num_parts))
+        placed = put_batch(batch, mesh, num_parts=num_parts, num_rows=num_rows)
+        return update(state, params, tables, placed)
 
     return step
 
 
 def _dataset(
-    config: ExperimentConfig, rows: RowSource, teaching: Mapping[str, setup.Teaching]
+    config: ExperimentConfig, rows: RowSource, teaching: Mapping[str, setup.Teaching], mesh: Mesh
 ) -> grain.IterDataset:
+    host, num_hosts = host_part(mesh)
     return row_batches(
         rows,
         batch_size=config.data.batch_size,
         seed=config.seed,
         weights=mixture_weights(config.data),
         tries={name: each.tries for name, each in teaching.items() if each.tries is not None},
+        host=host,
+        num_hosts=num_hosts,
     )
 
 
@@ -191,7 +202,8 @@ class _Evaluation:
 
     def clear(self) -> None:
         """Forget what an earlier run in the same directory found."""
-        self._path.unlink(missing_ok=True)
+        if is_first():
+            self._path.unlink(missing_ok=True)
 
     def run(self, name: str, model: Decoder, tokenizer: ByteTokenizer) -> None:
         """Evaluate and add to the file."""
@@ -205,6 +217,7 @@ class _Evaluation:
             length=self._config.evaluation.length,
             block_tokens=self._config.loss.block_tokens,
         )
-        results = json.loads(self._path.read_text()) if self._path.exists() else {}
-        write_text(self._path, json.dumps({**results, name: result.to_dict()}, indent=1))
-        _CONSOLE.print(f"{name}: {result.all:.3f} bits per byte")
+        if is_first():
+            results = json.loads(self._path.read_text()) if self._path.exists() else {}
+            write_text(self._path, json.dumps({**results, name: result.to_dict()}, indent=1))
+        say(f"{name}: {result.all:.3f} bits per byte")

@@ -23,6 +23,7 @@ from xtoken_jax.models.transplant import transplant
 from xtoken_jax.models.weights import load_model
 from xtoken_jax.ops import common_set_to_device, to_device
 from xtoken_jax.ops.piece_trie import piece_trie_to_device
+from xtoken_jax.processes import is_first, wait_for_all
 from xtoken_jax.projection import (
     Projection,
     build_projection,
@@ -98,16 +99,18 @@ def load_student(
     initial = run_dir / "student_init"
     # A run that starts again without a checkpoint may have another body or tokenizer by now.
     if not resuming or not (initial / "config.json").is_file():
-        body = ByteTokenizer.load(config.student.model)
-        pieces = retokenise(student, body)
-        transplant(
-            resolve(config.student.model),
-            resolve(config.student.tokenizer, weights=False),
-            initial,
-            piece_ids_N=pieces.ids_N,
-            piece_offsets_V=pieces.offsets_V,
-            layers=config.student.layers,
-        )
+        if is_first():
+            body = ByteTokenizer.load(config.student.model)
+            pieces = retokenise(student, body)
+            transplant(
+                resolve(config.student.model),
+                resolve(config.student.tokenizer, weights=False),
+                initial,
+                piece_ids_N=pieces.ids_N,
+                piece_offsets_V=pieces.offsets_V,
+                layers=config.student.layers,
+            )
+        wait_for_all("transplant")
     return _checked(load_model(initial, **options), student)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -73,12 +74,24 @@ class DeviceBatch(NamedTuple):
     target_mask_BS: Bool[Array, "M B S"]
 
 
-def put_batch(batch: Batch, mesh: Mesh, *, num_parts: int) -> DeviceBatch:
-    """Put a batch on the devices; `num_parts` must divide its rows."""
+def put_batch(batch: Batch, mesh: Mesh, *, num_parts: int, num_rows: int) -> DeviceBatch:
+    """Put a batch on the devices.
+
+    Args:
+        batch: This process's rows: see `mesh.host_part`.
+        mesh: The rows of each part go over its axes `data` and `fsdp`.
+        num_parts: Divides the rows of each process.
+        num_rows: Of all processes.
+    """
+    sharding = parts_sharding(mesh)
+
+    def put_array(x: np.ndarray) -> jax.Array:
+        parts = x.reshape(num_parts, -1, *x.shape[1:])
+        shape = (num_parts, num_rows // num_parts, *x.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, parts, shape)
 
     def put(arrays: Any) -> Any:
-        parts = jax.tree.map(lambda x: x.reshape(num_parts, -1, *x.shape[1:]), arrays)
-        return jax.device_put(parts, parts_sharding(mesh))
+        return jax.tree.map(put_array, arrays)
 
     teachers = {
         name: DeviceTeacherBatch(*put((side.tokens, side.spans, side.chain)))

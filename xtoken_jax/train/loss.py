@@ -148,6 +148,11 @@ def total_loss(
     return total, {"cross_entropy": cross_entropy, "distillation": distillation, **metrics}
 
 
+def weights_take_values(loss: LossConfig) -> bool:
+    """Whether what cross-entropy and the teachers' losses are multiplied by depends on a batch."""
+    return loss.scaling == "dynamic" or loss.combine in ("trust", "select")
+
+
 def _as_one(
     lessons: Mapping[str, Lesson], teaching: Mapping[str, TeacherConfig]
 ) -> tuple[dict[str, Lesson], dict[str, TeacherConfig]]:

@@ -20,7 +20,14 @@ from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.sharding import LOOKUP_SPEC, constrain, parts_sharding, state_shardings
 from xtoken_jax.ops import Spans, row_softmax, with_weights
 from xtoken_jax.train.accumulation import value_and_accumulated_grad
-from xtoken_jax.train.loss import Lesson, LossSums, Metrics, loss_sums, total_loss
+from xtoken_jax.train.loss import (
+    Lesson,
+    LossSums,
+    Metrics,
+    loss_sums,
+    total_loss,
+    weights_take_values,
+)
 
 
 class Trained(NamedTuple):
@@ -155,14 +162,13 @@ def make_step(
     """
     teaching, loss = config.teaching, config.loss
 
-    def sums_of(params, frozen, batch) -> LossSums:
-        teacher_params, tables = frozen
-        output = _run(nnx.merge(student, params.student), batch.student)
+    def sums_of(models, tables, params, hidden, batch) -> LossSums:
+        output = _output(nnx.merge(student, params.student), batch.student)
         lessons = {}
-        for name, graph in teachers.items():
+        for name, model in models.items():
             side = batch.teachers[name]
             lessons[name] = Lesson(
-                output=_run(nnx.merge(graph, teacher_params[name]), side.tokens),
+                output=_output(model, side.tokens, hidden[name]),
                 segment_ids_BT=side.tokens["segment_ids_BS"],
                 spans=Spans(**side.spans),
                 chain=side.chain,
@@ -175,13 +181,15 @@ def make_step(
         )
 
     def step(state, teacher_params, tables, batch):
+        models = {n: nnx.merge(graph, teacher_params[n]) for n, graph in teachers.items()}
         sizes = {name: tables[name].projection.num_teacher_tokens for name in teachers}
         (total, metrics), gradient = value_and_accumulated_grad(
-            sums_of,
+            lambda part: {n: model(**part.teachers[n].tokens) for n, model in models.items()},
+            partial(sums_of, models, tables),
             lambda sums: total_loss(sums, teaching, loss, sizes),
             state.params,
-            (teacher_params, tables),
             batch,
+            keep=weights_take_values(loss),
             shardings=shardings.params,
         )
         norm = optax.tree.norm(gradient.student)
@@ -208,7 +216,11 @@ def _with_learned(lesson: Lesson, logits_N: Float[Array, " N"]) -> Lesson:
     return lesson._replace(tables=tables._replace(projection=projection))
 
 
-def _run(model: Decoder, tokens: dict[str, jax.Array]) -> ModelOutput:
+def _output(
+    model: Decoder, tokens: dict[str, jax.Array], hidden_BSD: jax.Array | None = None
+) -> ModelOutput:
     # Whole rows before the walk over blocks, which would gather them anew for every block.
     unembedding_VD = constrain(model.unembedding_VD, LOOKUP_SPEC)
-    return ModelOutput(model(**tokens), unembedding_VD, tokens["ids_BS"])
+    if hidden_BSD is None:
+        hidden_BSD = model(**tokens)
+    return ModelOutput(hidden_BSD, unembedding_VD, tokens["ids_BS"])

@@ -5,10 +5,12 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests.tiny import tiny_config, with_teacher
 from xtoken_jax.config import MeshConfig
@@ -181,13 +183,14 @@ def test_a_non_finite_loss_stops_the_run_with_the_state_from_before(
     def breaking(*args, **kwargs):
         step = real(*args, **kwargs)
 
-        def broken(state, teacher, projection, batch):
+        def broken(state, frozen, batch):
             # The fifth update sees a projection of NaN.
             if int(state.step) == 4:
-                projection = jax.tree.map(
-                    lambda x: x * float("nan") if x.dtype == np.float32 else x, projection
+                tables = jax.tree.map(
+                    lambda x: x * float("nan") if x.dtype == np.float32 else x, frozen.tables
                 )
-            return step(state, teacher, projection, batch)
+                frozen = frozen._replace(tables=tables)
+            return step(state, frozen, batch)
 
         return broken
 
@@ -357,3 +360,50 @@ def test_the_export_loads_in_transformers_and_agrees(finished):
     bits = nats / np.log(2) / len(text.encode())
     assert ids[0, 0] == tokenizer.bos_token_id
     np.testing.assert_allclose(bits, evaluation["student after"]["all"], rtol=1e-4)
+
+
+def with_adapters(config, **options):
+    lora = dataclasses.replace(config.student.lora, rank=4, **options)
+    return dataclasses.replace(config, student=dataclasses.replace(config.student, lora=lora))
+
+
+def test_adapters_alone_are_trained_resumed_and_merged(finished, tmp_path, monkeypatch):
+    config = with_adapters(in_new_directory(finished[0], tmp_path), targets=("q_proj", "down_proj"))
+    whole = train(config).run_dir
+    np.testing.assert_allclose(losses(whole)[0, :3], losses(finished[1])[0, :3], rtol=1e-5)
+    evaluation = json.loads((whole / "evaluation.json").read_text())
+    assert evaluation["student after"]["all"] < evaluation["student before"]["all"]
+    # Of the exported student, which has no adapters, two matrices a layer are others than before.
+    before = load_file(Path(config.student.model) / "model.safetensors")
+    after = load_file(whole / "student" / "model.safetensors")
+    changed = {name for name in before if np.abs(after[name] - before[name]).max() > 0}
+    assert before.keys() == after.keys()
+    assert changed == {
+        f"model.layers.{layer}.{name}.weight"
+        for layer in range(2)
+        for name in ("self_attn.q_proj", "mlp.down_proj")
+    }
+    # Stopped and started again, it ends the same.
+    again = dataclasses.replace(config, run_dir=str(tmp_path / "again"))
+    interrupt_after_one_step(monkeypatch, signal.SIGTERM)
+    assert train(again).stopped_by
+    monkeypatch.undo()
+    resumed = train(again).run_dir
+    np.testing.assert_array_equal(losses(resumed), losses(whole))
+    assert (resumed / "student" / "model.safetensors").read_bytes() == (
+        whole / "student" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_adapters_and_embeddings_on_a_mesh(finished, tmp_path):
+    config = with_adapters(finished[0], embeddings=True)
+    one = losses(train(in_new_directory(config, tmp_path / "one")).run_dir)
+    mesh = MeshConfig(data=1, fsdp=2, tensor=2)
+    other = dataclasses.replace(in_new_directory(config, tmp_path / "four"), mesh=mesh)
+    run_dir = train(other).run_dir
+    np.testing.assert_allclose(losses(run_dir), one, rtol=1e-5)
+    before = load_file(Path(config.student.model) / "model.safetensors")
+    after = load_file(run_dir / "student" / "model.safetensors")
+    name = "model.embed_tokens.weight"
+    assert np.abs(after[name] - before[name]).max() > 0
+    assert after.keys() == before.keys()

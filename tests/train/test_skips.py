@@ -22,12 +22,13 @@ def breaks_at(monkeypatch, *numbers):
     def breaking(*args, **kwargs):
         step = real(*args, **kwargs)
 
-        def broken(state, teacher, tables, batch):
+        def broken(state, frozen, batch):
             if int(state.step) + 1 in numbers:
                 tables = jax.tree.map(
-                    lambda x: x * float("nan") if x.dtype == np.float32 else x, tables
+                    lambda x: x * float("nan") if x.dtype == np.float32 else x, frozen.tables
                 )
-            return step(state, teacher, tables, batch)
+                frozen = frozen._replace(tables=tables)
+            return step(state, frozen, batch)
 
         return broken
 

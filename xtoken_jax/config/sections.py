@@ -6,13 +6,14 @@ that cannot work.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 import pydantic
 from pydantic import Field
 
 from xtoken_jax.data import Format, OnError, Part, SourceKind
 from xtoken_jax.losses import ChunkMerge, LossName, Objective, Trust, Unreachable
+from xtoken_jax.models.lora import Target
 from xtoken_jax.projection import Canonicalization, LongPieces
 
 Positive = Annotated[int, Field(gt=0)]
@@ -29,6 +30,22 @@ class _Section:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LoraConfig(_Section):
+    """Low-rank adapters: trained in the place of the student's matrices, merged on export."""
+
+    rank: Annotated[int, Field(ge=0)] = 0
+    """Of the adapters; 0 trains the whole student."""
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    """What an adapter computes counts `alpha / rank` times."""
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)] = get_args(Target)
+    """Matrices of every layer that get one; all by default."""
+    embeddings: bool = False
+    """Train embedding and unembedding too, whole: a transplanted vocabulary needs it."""
+    base_dtype: Dtype = "float32"
+    """Of the matrices that are not trained, and of the exported student."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class StudentConfig(_Section):
     """The student, and the vocabulary that it is to have."""
 
@@ -42,6 +59,7 @@ class StudentConfig(_Section):
     """Of activations; parameters and optimiser state are float32."""
     remat: Literal["none", "dots", "full"] = "dots"
     """What the backward pass computes again instead of keeping."""
+    lora: LoraConfig = LoraConfig()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

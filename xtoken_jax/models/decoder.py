@@ -12,6 +12,7 @@ Letters: B batch, S positions, V vocabulary rows, D width, H query heads, G key-
 heads per key-value head, E head dim, F feed-forward, L layers; T stands for key positions.
 """
 
+import re
 from functools import partial
 
 import jax
@@ -193,6 +194,8 @@ class Layer(nnx.Module):
         self.up_bias_F = bias(arch.mlp_bias, F)
         self.down_bias_D = bias(arch.mlp_bias, D)
         self.ffn_out_norm_D = norm(D, present=arch.sandwich_norm)
+        self.adapters: nnx.Dict | None = nnx.data(None)  # see `lora`
+        self.adapter_scale = 1.0
 
     def __call__(self, hidden_BSD, mask_BST, rotary):
         """Hidden states after this layer; the parameters must be one layer's slice."""
@@ -204,9 +207,9 @@ class Layer(nnx.Module):
 
     def _attend(self, x_BSD, mask_BST, rotary):
         arch = self.architecture
-        query_BSHE = self._linear("BSD,DHE->BSHE", x_BSD, self.query_DHE, self.query_bias_HE)
-        key_BSGE = self._linear("BSD,DGE->BSGE", x_BSD, self.key_DGE, self.key_bias_GE)
-        value_BSGE = self._linear("BSD,DGE->BSGE", x_BSD, self.value_DGE, self.value_bias_GE)
+        query_BSHE = self._linear("BSD,DHE->BSHE", x_BSD, "query_DHE", self.query_bias_HE)
+        key_BSGE = self._linear("BSD,DGE->BSGE", x_BSD, "key_DGE", self.key_bias_GE)
+        value_BSGE = self._linear("BSD,DGE->BSGE", x_BSD, "value_DGE", self.value_bias_GE)
         query_BSHE = rotate(self._norm(query_BSHE, self.query_norm_E), *rotary)
         key_BSGE = rotate(self._norm(key_BSGE, self.key_norm_E), *rotary)
         mixed_BSHE = attention(
@@ -218,17 +221,28 @@ class Layer(nnx.Module):
             softcap=arch.attention_softcap,
             causal=True,
         )
-        return self._linear("BSHE,HED->BSD", mixed_BSHE, self.output_HED, self.output_bias_D)
+        return self._linear("BSHE,HED->BSD", mixed_BSHE, "output_HED", self.output_bias_D)
 
     def _feed_forward(self, x_BSD):
-        gate_BSF = self._linear("BSD,DF->BSF", x_BSD, self.gate_DF, self.gate_bias_F)
-        up_BSF = self._linear("BSD,DF->BSF", x_BSD, self.up_DF, self.up_bias_F)
+        gate_BSF = self._linear("BSD,DF->BSF", x_BSD, "gate_DF", self.gate_bias_F)
+        up_BSF = self._linear("BSD,DF->BSF", x_BSD, "up_DF", self.up_bias_F)
         inner_BSF = ACTIVATIONS[self.architecture.activation](gate_BSF) * up_BSF
-        return self._linear("BSF,FD->BSD", inner_BSF, self.down_FD, self.down_bias_D)
+        return self._linear("BSF,FD->BSD", inner_BSF, "down_FD", self.down_bias_D)
 
-    def _linear(self, equation, x, weight, bias):
-        y = jnp.einsum(equation, x, weight[...].astype(self.dtype))
+    def _linear(self, equation, x, name, bias):
+        y = jnp.einsum(equation, x, getattr(self, name)[...].astype(self.dtype))
+        if self.adapters is not None and name in self.adapters:
+            y = y + self._low_rank(equation, x, self.adapters[name])
         return y if bias is None else y + bias[...].astype(self.dtype)[None, None]
+
+    def _low_rank(self, equation, x, adapter):
+        """What an adapter adds to a matrix's product."""
+        given, matrix, result = re.split(",|->", equation)
+        inputs = "".join(letter for letter in matrix if letter not in result)
+        down, up = (parameter[...].astype(self.dtype) for parameter in adapter.values())
+        thin_BSR = jnp.einsum(f"{given},{inputs}R->BSR", x, down)
+        outputs = matrix.removeprefix(inputs)
+        return self.adapter_scale * jnp.einsum(f"BSR,R{outputs}->{result}", thin_BSR, up)
 
     def _norm(self, x, scale):
         """Normalise over the last axis; `x` itself where the family has no norm there."""

@@ -29,6 +29,7 @@ from xtoken_jax.train.optimiser import make_optimiser
 from xtoken_jax.train.step import (
     DeviceBatch,
     DeviceTeacherBatch,
+    Frozen,
     Trained,
     abstract_state,
     make_step,
@@ -147,12 +148,10 @@ def _traced(config: ExperimentConfig, mesh: Mesh) -> Any:
         for name, teacher in config.teaching.items()
     }
     architecture = _student_architecture(config, tokenizers)
-    student = _abstract_model(
-        architecture, mesh, config.student.dtype, param_dtype="float32", remat=config.student.remat
-    )
+    student = _abstract_student(config, architecture, mesh)
     rows = student.embedding_VD.get_value().shape[0]
     tables = setup.device_tables(config, teaching, tokenizers, student_vocab_size=rows)
-    graph, params = nnx.split(student)
+    graph, params, rest = setup.split_student(student, config)
     logits = {name: tables[name].projection.matrix_UV.data for name in config.learned}
     optimiser = make_optimiser(config.optim, config.learned)
     state = abstract_state(Trained(params, logits), optimiser, mesh)
@@ -168,11 +167,8 @@ def _traced(config: ExperimentConfig, mesh: Mesh) -> Any:
             max_skipped_steps=config.optim.max_skipped_steps,
             shardings=jax.tree.map(lambda x: x.sharding, state),
         )
-        params = {
-            name: _abstract(params, state_shardings(params, mesh))
-            for name, (_, params) in teachers.items()
-        }
-        return step.trace(state, params, tables, batch)
+        params = {name: _sharded(params, mesh) for name, (_, params) in teachers.items()}
+        return step.trace(state, Frozen(_sharded(rest, mesh), params, tables), batch)
 
 
 def _with_planned_tokenizers(config: ExperimentConfig) -> ExperimentConfig:
@@ -225,6 +221,22 @@ def _abstract_model(
             padded_vocab_size=padded_vocab_size(architecture.vocab_size, mesh),
         )
     )
+
+
+def _abstract_student(config: ExperimentConfig, architecture: Architecture, mesh: Mesh) -> Decoder:
+    lora = config.student.lora
+    model = _abstract_model(
+        architecture,
+        mesh,
+        config.student.dtype,
+        param_dtype=lora.base_dtype if lora.rank else "float32",
+        remat=config.student.remat,
+    )
+    return nnx.eval_shape(lambda: setup.with_adapters(model, config, None))
+
+
+def _sharded(params: Any, mesh: Mesh) -> Any:
+    return _abstract(params, state_shardings(params, mesh))
 
 
 def _abstract(tree: Any, shardings: Any) -> Any:

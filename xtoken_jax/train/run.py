@@ -18,6 +18,7 @@ from xtoken_jax.errors import UsageError
 from xtoken_jax.evaluate import bits_per_byte
 from xtoken_jax.losses import Tables
 from xtoken_jax.models.decoder import Decoder
+from xtoken_jax.models.lora import merge_adapters
 from xtoken_jax.models.weights import save_model
 from xtoken_jax.ops import row_softmax, to_host
 from xtoken_jax.processes import gathered, is_first, say
@@ -34,6 +35,7 @@ from xtoken_jax.train.mesh import check_models, host_part, make_mesh, replicated
 from xtoken_jax.train.metrics import write_text
 from xtoken_jax.train.optimiser import make_optimiser
 from xtoken_jax.train.step import (
+    Frozen,
     Trained,
     TrainState,
     init_state,
@@ -101,21 +103,26 @@ def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
             for name, each in teaching.items():
                 evaluation.run(f"teacher {name}", each.model, tokenizers.teachers[name])
 
-        student_graph, params = nnx.split(student)
+        student_graph, params, rest = setup.split_student(student, config)
         trained = Trained(params, _entry_logits(config, tables))
         state = init_state(trained, make_optimiser(config.optim, config.learned), mesh)
         del student, params, trained  # the state has taken their buffers
-        batches = iter(_dataset(config, rows, teaching, mesh))
+        batches = iter(training_batches(config, rows, teaching, mesh))
         if resuming:
             state, data_state = checkpoints.restore(state)
             batches.set_state(data_state)
             say(f"going on from step {int(state.step)}")
 
-        step = _make_step(config, student_graph, teaching, tables, state, mesh, tokenizers)
+        models = {name: nnx.split(each.model) for name, each in teaching.items()}
+        frozen = Frozen(rest, {name: params for name, (_, params) in models.items()}, tables)
+        graphs = {name: graph for name, (graph, _) in models.items()}
+        num_tokens = tokenizers.student.num_tokens
+        step = bound_step(config, student_graph, graphs, frozen, state, mesh, num_tokens)
         state, stopped_by = run_steps(config, step, state, batches, checkpoints, run_dir=run_dir)
         checkpoints.close()
         if stopped_by is None:
-            student = nnx.merge(student_graph, state.params.student)
+            student = nnx.merge(student_graph, state.params.student, rest)
+            merge_adapters(student)
             evaluation.run("student after", student, tokenizers.student)
             save_model(student, run_dir / "student", tokenizer_dir=tokenizers.student_directory)
             for name, logits_N in state.params.entry_logits.items():
@@ -147,24 +154,32 @@ def _entry_logits(config: ExperimentConfig, tables: Mapping[str, Tables]) -> dic
     return {name: jnp.log(tables[name].projection.matrix_UV.data) for name in config.learned}
 
 
-def _make_step(
+def bound_step(
     config: ExperimentConfig,
-    student_graph: nnx.GraphDef,
-    teaching: Mapping[str, setup.Teaching],
-    tables: dict[str, Tables],
+    student: nnx.GraphDef,
+    teachers: Mapping[str, nnx.GraphDef],
+    frozen: Frozen,
     state: TrainState,
     mesh: Mesh,
-    tokenizers: setup.Tokenizers,
+    num_tokens: int,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The jitted step with all that stays the same bound to it, from host batches."""
-    teachers = {name: nnx.split(each.model) for name, each in teaching.items()}
-    params = {name: parameters for name, (_, parameters) in teachers.items()}
+    """The jitted step with all that stays the same bound to it, from host batches.
+
+    Args:
+        config: The experiment.
+        student: Of the model whose parameters are in the state.
+        teachers: By name.
+        frozen: Passed to every step.
+        state: With the shardings of every later one.
+        mesh: What all is on.
+        num_tokens: Of the student's tokenizer.
+    """
     update = make_step(
-        student_graph,
-        {name: graph for name, (graph, _) in teachers.items()},
+        student,
+        teachers,
         make_optimiser(config.optim, config.learned),
         config,
-        num_tokens=tokenizers.student.num_tokens,
+        num_tokens=num_tokens,
         max_skipped_steps=config.optim.max_skipped_steps,
         shardings=jax.tree.map(lambda x: x.sharding, state),
     )
@@ -172,14 +187,15 @@ def _make_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         placed = put_batch(batch, mesh, num_parts=num_parts, num_rows=num_rows)
-        return update(state, params, tables, placed)
+        return update(state, frozen, placed)
 
     return step
 
 
-def _dataset(
+def training_batches(
     config: ExperimentConfig, rows: RowSource, teaching: Mapping[str, setup.Teaching], mesh: Mesh
 ) -> grain.IterDataset:
+    """Batches without end, of the rows that this process's devices need."""
     host, num_hosts = host_part(mesh)
     return row_batches(
         rows,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 
 from xtoken_jax.config import (
@@ -19,6 +20,7 @@ from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.evaluate import fitting_texts
 from xtoken_jax.losses import Tables, Tries, check_tables
 from xtoken_jax.models.decoder import Decoder
+from xtoken_jax.models.lora import Adapters, add_adapters, is_trained_with_adapters
 from xtoken_jax.models.transplant import transplant
 from xtoken_jax.models.weights import load_model
 from xtoken_jax.ops import common_set_to_device, to_device
@@ -85,17 +87,19 @@ def load_student(
 ) -> Decoder:
     """The student before the first step, its vocabulary transplanted where that is asked for.
 
-    The transplanted model is kept in `run_dir/student_init`.
+    The transplanted model is kept in `run_dir/student_init`. Adapters are fresh.
     """
+    lora = config.student.lora
     options = {
         "dtype": jnp.dtype(config.student.dtype),
-        "param_dtype": jnp.float32,
+        "param_dtype": jnp.dtype(lora.base_dtype) if lora.rank else jnp.float32,
         "mesh": mesh,
         "remat": config.student.remat,
     }
     if config.student.tokenizer is None:
         directory = resolve(config.student.model)
-        return _checked(load_model(directory, layers=config.student.layers, **options), student)
+        model = load_model(directory, layers=config.student.layers, **options)
+        return with_adapters(_checked(model, student), config, mesh)
     initial = run_dir / "student_init"
     # A run that starts again without a checkpoint may have another body or tokenizer by now.
     if not resuming or not (initial / "config.json").is_file():
@@ -111,7 +115,31 @@ def load_student(
                 layers=config.student.layers,
             )
         wait_for_all("transplant")
-    return _checked(load_model(initial, **options), student)
+    return with_adapters(_checked(load_model(initial, **options), student), config, mesh)
+
+
+def with_adapters(model: Decoder, config: ExperimentConfig, mesh: Mesh | None) -> Decoder:
+    """The student with adapters where it is to have some; what is trained is float32."""
+    lora = config.student.lora
+    if not lora.rank:
+        return model
+    if lora.embeddings:
+        for parameter in (model.embedding_VD, model.lm_head_VD):
+            if parameter is not None:
+                parameter.set_value(parameter.get_value().astype(jnp.float32))
+    adapters = Adapters(lora.rank, lora.alpha, lora.targets)
+    add_adapters(model, adapters, seed=config.seed, mesh=mesh)
+    return model
+
+
+def split_student(
+    model: Decoder, config: ExperimentConfig
+) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+    """The student's graph, what of it is trained, and what stays as it is."""
+    lora = config.student.lora
+    trained = is_trained_with_adapters(lora.embeddings) if lora.rank else nnx.Param
+    graph, params, rest = nnx.split(model, trained, ...)
+    return graph, params, rest
 
 
 @dataclass(frozen=True)

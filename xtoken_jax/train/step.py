@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from xtoken_jax.config import ExperimentConfig
 from xtoken_jax.data import Batch
-from xtoken_jax.losses import ChainBatch, ModelOutput
+from xtoken_jax.losses import ChainBatch, ModelOutput, Tables
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.sharding import LOOKUP_SPEC, constrain, parts_sharding, state_shardings
 from xtoken_jax.ops import Spans, row_softmax, with_weights
@@ -34,12 +34,26 @@ class Trained(NamedTuple):
     """What the optimiser changes.
 
     Attributes:
-        student: The student's parameters, float32.
+        student: The student's parameters, or its adapters; float32.
         entry_logits: Of each learned W, by teacher, one logit for each of its entries.
     """
 
     student: nnx.State
     entry_logits: dict[str, Float[Array, " N"]]
+
+
+class Frozen(NamedTuple):
+    """What every step reads and none changes.
+
+    Attributes:
+        student: The part of the student that is not trained, empty without adapters.
+        teachers: Parameters, by name.
+        tables: Of each teacher's vocabulary and the student's, by name.
+    """
+
+    student: nnx.State
+    teachers: dict[str, nnx.State]
+    tables: dict[str, Tables]
 
 
 @jax.tree_util.register_dataclass
@@ -144,7 +158,7 @@ def make_step(
     max_skipped_steps: int,
     shardings: TrainState,
 ) -> Step:
-    """Build the step: `step(state, teacher_params, tables, batch) -> state, metrics`.
+    """Build the step: `step(state, frozen, batch) -> state, metrics`.
 
     The state is donated. A step whose loss or gradient is not finite leaves the parameters and the
     optimiser as they were. Where there were as many as may be skipped, so does every step after it,
@@ -152,8 +166,7 @@ def make_step(
 
     Args:
         student: Of the model whose parameters are in the state.
-        teachers: By name, of those that something is learned from; their parameters and tables
-            are passed to each step by the same names.
+        teachers: By name, of those that something is learned from; a `Frozen` has the same names.
         optimiser: What `init_state` was given.
         config: Says what is minimised.
         num_tokens: Of the student's tokenizer.
@@ -162,8 +175,8 @@ def make_step(
     """
     teaching, loss = config.teaching, config.loss
 
-    def sums_of(models, tables, params, hidden, batch) -> LossSums:
-        output = _output(nnx.merge(student, params.student), batch.student)
+    def sums_of(frozen, models, params, hidden, batch) -> LossSums:
+        output = _output(nnx.merge(student, params.student, frozen.student), batch.student)
         lessons = {}
         for name, model in models.items():
             side = batch.teachers[name]
@@ -172,7 +185,7 @@ def make_step(
                 segment_ids_BT=side.tokens["segment_ids_BS"],
                 spans=Spans(**side.spans),
                 chain=side.chain,
-                tables=tables[name],
+                tables=frozen.tables[name],
             )
         for name, logits_N in params.entry_logits.items():
             lessons[name] = _with_learned(lessons[name], logits_N)
@@ -180,12 +193,12 @@ def make_step(
             output, lessons, batch.target_mask_BS, teaching, loss, num_tokens=num_tokens
         )
 
-    def step(state, teacher_params, tables, batch):
-        models = {n: nnx.merge(graph, teacher_params[n]) for n, graph in teachers.items()}
-        sizes = {name: tables[name].projection.num_teacher_tokens for name in teachers}
+    def step(state, frozen, batch):
+        models = {n: nnx.merge(graph, frozen.teachers[n]) for n, graph in teachers.items()}
+        sizes = {n: tables.projection.num_teacher_tokens for n, tables in frozen.tables.items()}
         (total, metrics), gradient = value_and_accumulated_grad(
             lambda part: {n: model(**part.teachers[n].tokens) for n, model in models.items()},
-            partial(sums_of, models, tables),
+            partial(sums_of, frozen, models),
             lambda sums: total_loss(sums, teaching, loss, sizes),
             state.params,
             batch,

@@ -8,7 +8,18 @@ import pytest
 from tests.commands import complaint, complaint_of, run, run_process, tree
 from tests.tiny import sentences, tiny_config, tiny_tokenizer
 
-COMMANDS = ("assets", "align", "project", "audit", "eval", "report", "prepare", "train", "plan")
+COMMANDS = (
+    "assets",
+    "align",
+    "project",
+    "audit",
+    "eval",
+    "report",
+    "data",
+    "prepare",
+    "train",
+    "plan",
+)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from xtoken_jax.cli.align import Align
 from xtoken_jax.cli.assets import Assets
 from xtoken_jax.cli.audit import Audit
+from xtoken_jax.cli.data import run_data
 from xtoken_jax.cli.evaluate import Eval
 from xtoken_jax.cli.parsing import parse
 from xtoken_jax.cli.plan import run_plan
@@ -29,6 +30,7 @@ _COMMANDS: dict[str, type] = {
 }
 # These take a config file, and any of its fields as an option.
 _EXPERIMENTS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "data": (run_data, "Show what a config trains on, as the model will see it."),
     "prepare": (run_prepare, "Tokenise, align and pack a config's data, once."),
     "train": (run_train, "Distil as a config says; goes on from the last checkpoint."),
     "plan": (run_plan, "Compile a config's step for TPUs that need not be there."),

@@ -1,7 +1,6 @@
 """`xtoken prepare CONFIG [--workers N] [--FIELD VALUE ...]`."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +19,7 @@ def run_prepare(arguments: list[str]) -> int:
     config = read_experiment("prepare", arguments, usage=usage)
     if config.data.prepared is None:
         raise UsageError("`data.prepared` must name the directory to prepare, got none")
+    from xtoken_jax.data import RowCounts
     from xtoken_jax.train import setup
     from xtoken_jax.train.data import prepare_rows
 
@@ -33,21 +33,18 @@ def run_prepare(arguments: list[str]) -> int:
             workers=workers,
             progress=bar.add,
         )
-    directory = Path(config.data.prepared)
     shards = manifest["shards"]
-    rows = sum(shard["rows"] for shard in shards)
-    documents = sum(shard["documents"] for shard in shards)
-    cut = sum(shard["cut"] for shard in shards)
+    counts = sum((RowCounts.from_dict(shard["counts"]) for shard in shards), RowCounts())
     OUT.print(
-        f"{directory}: {documents:,} documents ({cut:,} cut) in {rows:,} rows, {len(shards)} shards"
+        f"{config.data.prepared}: {counts.documents:,} documents ({counts.cut:,} cut) in "
+        f"{counts.rows:,} rows, {len(shards)} shards"
     )
     lengths = setup.row_lengths(config)
-    counts = [("student", lengths.student, [shard["tokens"]["student"] for shard in shards])]
-    for name, length in lengths.teachers.items():
-        counts.append((name, length, [shard["tokens"]["teachers"][name] for shard in shards]))
-    for name, length, tokens in counts:
-        used = sum(tokens) / (rows * length)
-        OUT.print(f"{name}: {sum(tokens):,} tokens, {used:.1%} of the places")
+    sides = [("student", lengths.student, counts.tokens)]
+    sides += [(n, length, counts.teachers[n].tokens) for n, length in lengths.teachers.items()]
+    for name, length, tokens in sides:
+        used = tokens / (counts.rows * length)
+        OUT.print(f"{name}: {tokens:,} tokens, {used:.1%} of the places")
     if tally.dropped:
         OUT.print(f"left out: {tally}")
     return 0
@@ -76,7 +73,7 @@ class _Bar:
     def add(self, shard: dict[str, Any]) -> None:
         """Count a finished shard."""
         self._shards += 1
-        self._documents += shard["documents"]
-        self._tokens += shard["tokens"]["student"]
+        self._documents += shard["counts"]["documents"]
+        self._tokens += shard["counts"]["tokens"]
         told = f"{self._shards} shards, {self._documents:,} documents, {self._tokens:,} tokens"
         self._progress.update(self._task, description=told)

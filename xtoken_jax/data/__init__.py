@@ -10,6 +10,7 @@ from xtoken_jax.data.batches import (
 )
 from xtoken_jax.data.chain import PieceTries, build_piece_tries
 from xtoken_jax.data.chat import ChatOptions
+from xtoken_jax.data.counts import RowCounts, TeacherCounts, count_rows, source_counts
 from xtoken_jax.data.example import Example, Lengths, TeacherTokens
 from xtoken_jax.data.examples import make_examples, try_examples
 from xtoken_jax.data.files import matches
@@ -18,6 +19,7 @@ from xtoken_jax.data.prepared import PreparedRows, check_plan
 from xtoken_jax.data.problems import OnError, Problem, Tally
 from xtoken_jax.data.records import Chat, Document, Format, Item, documents_of
 from xtoken_jax.data.rows import Rows, Utilisation, joined, pack, utilisation
+from xtoken_jax.data.shown import shown_documents
 from xtoken_jax.data.sources import (
     Part,
     SourceKind,
@@ -48,16 +50,19 @@ __all__ = [
     "Plan",
     "PreparedRows",
     "Problem",
+    "RowCounts",
     "RowSource",
     "Rows",
     "SourceKind",
     "Tally",
     "TeacherBatch",
+    "TeacherCounts",
     "TeacherTokens",
     "Utilisation",
     "batch_dataset",
     "build_piece_tries",
     "check_plan",
+    "count_rows",
     "documents_of",
     "gsm_symbolic",
     "hf_dataset",
@@ -73,6 +78,8 @@ __all__ = [
     "python_docs",
     "read_source",
     "row_batches",
+    "shown_documents",
+    "source_counts",
     "text_files",
     "try_examples",
     "utilisation",

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from xtoken_jax.data.chat import ChatOptions
+from xtoken_jax.data.counts import count_rows
 from xtoken_jax.data.example import Example, Lengths
 from xtoken_jax.data.examples import try_examples
-from xtoken_jax.data.prepared import MANIFEST, read_manifest, write_shard
+from xtoken_jax.data.prepared import FORMAT, MANIFEST, read_manifest, write_shard
 from xtoken_jax.data.problems import Problem, Tally
 from xtoken_jax.data.records import Chat, Document, Item
 from xtoken_jax.data.rows import pack
@@ -101,7 +102,7 @@ def prepare(
     if not shards:
         raise XTokenError("`data.train` must hold at least one document that can be used, got none")
     manifest = {
-        "format": 1,
+        "format": FORMAT,
         "plan": plan.description,
         "files": {str(path): _file_digest(path) for path in files},
         "shards": shards,
@@ -137,6 +138,7 @@ def _size(document: Document | Chat) -> int:
 
 def _block(source: int, number: int, documents: list[Document | Chat], plan: Plan) -> _Block:
     own = {name: value for name, value in plan.description.items() if name != "sources"}
+    own["format"] = FORMAT
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
     for document in documents:
         digest.update(json.dumps(asdict(document), sort_keys=True).encode())
@@ -213,9 +215,7 @@ def _make_shard(directory: Path, block: _Block, plan: Plan) -> dict[str, Any]:
         "block": block.digest,
         "rows": len(rows),
         "bytes": path.stat().st_size if len(rows) else 0,
-        "documents": len(examples),
-        "cut": sum(example.is_cut for example in examples),
-        "tokens": _num_tokens(examples),
+        "counts": count_rows(rows).to_dict(),
         "dropped": dict(Counter(problem.kind for problem in problems)),
         "examples": {problem.kind: problem.message for problem in reversed(problems)},
     }
@@ -223,16 +223,6 @@ def _make_shard(directory: Path, block: _Block, plan: Plan) -> dict[str, Any]:
     with replaced_file(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(shard), encoding="utf-8")
     return shard
-
-
-def _num_tokens(examples: Sequence[Example]) -> dict[str, Any]:
-    names = examples[0].teachers if examples else {}
-    return {
-        "student": sum(len(example.student_ids) for example in examples),
-        "teachers": {
-            name: sum(len(example.teachers[name].ids) for example in examples) for name in names
-        },
-    }
 
 
 def _add_problems(tally: Tally, shard: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.files import replaced_file
 
 MANIFEST = "manifest.json"
+FORMAT = 2  # of shards and manifest
 # One row is read at a time, from anywhere; compression costs less than the bytes that it saves.
 _OPTIONS = "group_size:1,zstd:1"
 
@@ -89,11 +90,11 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: there is none.
-        XTokenError: it cannot be read.
+        XTokenError: it cannot be read, or is of another version.
     """
     path = directory / MANIFEST
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(
             f"`data.prepared` must be a directory that `xtoken prepare` has finished, but there is "
@@ -101,6 +102,11 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise XTokenError(f"{path} must be a manifest, got: {error}") from error
+    if manifest.get("format") != FORMAT:
+        raise XTokenError(
+            f"{path} must have `format` {FORMAT}, got {manifest.get('format')}; prepare it again"
+        )
+    return manifest
 
 
 def check_plan(manifest: Mapping[str, Any], plan: Mapping[str, Any], directory: Path) -> None:

@@ -1,7 +1,7 @@
 """What can be wrong with a record, and what becomes of it: an error, or a count."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -89,6 +89,11 @@ class Tally:
         self.examples.setdefault(problem.kind, problem.message)
         if self.dropped.total() + self.num_good >= _FEW:
             self.check()
+
+    def recall(self, dropped: Mapping[str, int], examples: Mapping[str, str]) -> None:
+        """Count what was left out when the data was prepared, and has been judged there."""
+        self.dropped.update(dropped)
+        self.examples.update(examples)
 
     def check(self) -> None:
         """The share of bad records so far must not be too large.

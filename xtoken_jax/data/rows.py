@@ -20,6 +20,7 @@ class Rows:
         records: Where the documents of each row came from.
         lengths: Of the rows.
         num_rows: Of each source, where there are several: rows come one source after the other.
+        num_cut: Documents of each source of which a part was left out.
         fingerprints: A hash of what each file or generator gave.
     """
 
@@ -27,6 +28,7 @@ class Rows:
     records: Sequence[list[str]]
     lengths: Lengths
     num_rows: Sequence[int] = ()
+    num_cut: Sequence[int] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -69,7 +71,8 @@ def pack(examples: Iterable[Example], lengths: Lengths) -> Rows:
     for index, group in enumerate(groups):
         fill_row(arrays[index], group)
     records = [[example.record for example in group] for group in groups]
-    return Rows(arrays, records, lengths, [len(groups)])
+    num_cut = sum(example.is_cut for group in groups for example in group)
+    return Rows(arrays, records, lengths, [len(groups)], [num_cut])
 
 
 def joined(parts: Sequence[Rows], fingerprints: Mapping[str, str]) -> Rows:
@@ -77,7 +80,8 @@ def joined(parts: Sequence[Rows], fingerprints: Mapping[str, str]) -> Rows:
     arrays = np.concatenate([part.arrays for part in parts])
     records = [records for part in parts for records in part.records]
     num_rows = [len(part) for part in parts]
-    return Rows(arrays, records, parts[0].lengths, num_rows, fingerprints)
+    num_cut = [sum(part.num_cut) for part in parts]
+    return Rows(arrays, records, parts[0].lengths, num_rows, num_cut, fingerprints)
 
 
 def first_fit(

@@ -66,7 +66,8 @@ function heading(column) {
   if (column.classList.contains("gap")) return "gap";
   if (column.classList.contains("bare")) return "text that neither side spells";
   const [student, teacher] = [0, 1].map((side) => cell(column, side).childElementCount);
-  return `chunk: ${plural(student, "student token")}, ${plural(teacher, "teacher token")}`;
+  const kind = column.classList.contains("unscored") ? "chunk, not scored" : "chunk";
+  return `${kind}: ${plural(student, "student token")}, ${plural(teacher, "teacher token")}`;
 }
 
 function place(column) {
@@ -106,14 +107,16 @@ function focus(column) {
 }
 
 function neighbour(column, next, end) {
-  const line = column.parentElement;
-  return column[next] ?? line[next]?.[end];
+  if (column[next]) return column[next];
+  let line = column.parentElement[next];
+  while (line && line.tagName !== "OL") line = line[next]; // headings stand between texts
+  return line?.[end];
 }
 
 const KEYS = {
   ArrowRight: (column) => neighbour(column, "nextElementSibling", "firstElementChild"),
   ArrowLeft: (column) => neighbour(column, "previousElementSibling", "lastElementChild"),
-  Home: () => flow.firstElementChild.firstElementChild,
+  Home: () => flow.querySelector("li"),
   End: () => flow.lastElementChild.lastElementChild,
 };
 

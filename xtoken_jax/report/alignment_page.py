@@ -1,6 +1,6 @@
 """The page of one alignment: the text once, the student's tokens above it, the teacher's below."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from xtoken_jax.report.columns import Column, columns
@@ -18,7 +18,7 @@ from xtoken_jax.report.page import (
 _MAX_COLUMNS_PER_LINE = 200
 _LONG_PAGE = 2000
 
-_EXAMPLES = (
+EXAMPLES = (
     ("same", "", "one student token and one teacher token spell the same bytes"),
     ("many", "1:3", "a chunk of several tokens, student to teacher"),
     ("gap", "gap", "tokens without a counterpart on the other side"),
@@ -39,14 +39,14 @@ def alignment_page(record: dict[str, Any], text: str, *, title: str) -> str:
     found = columns(record, text)
     length = "long" if len(found) > _LONG_PAGE else "short"
     body = f"""{facts(_counts(record))}
-{_legend()}
+{legend(EXAMPLES)}
 <p id="hint" hidden>Hover over, tap or focus a chunk for ids, bytes and rows of W; \
 the arrow keys move from chunk to chunk.</p>
 <div id="flow" class="{length}">
-{_flow(found, record)}
+{flow(found, record)}
 </div>
 <aside id="tip" role="tooltip" hidden></aside>
-{data_block("tokens", [_details(record["student"]), _details(record["teacher"])])}"""
+{data_block("tokens", [details(record["student"]), details(record["teacher"])])}"""
     return page(title, body, styles=["alignment.css"], script="alignment.js")
 
 
@@ -65,23 +65,40 @@ def _counts(record: dict[str, Any]) -> dict[str, str]:
     return {name: f"{number:,}" for name, number in numbers.items()} | {"path": record["path"]}
 
 
-def _legend() -> str:
+def legend(examples: Iterable[tuple[str, str, str]]) -> str:
+    """What columns look like: class, label, and meaning of each."""
     rows = "<p><bdi>student</bdi></p><p>text</p><p><bdi>teacher</bdi></p>"
     items = (
         f'<dt class="column {name}">{_label(label)}{rows}</dt><dd>{meaning}</dd>'
-        for name, label, meaning in _EXAMPLES
+        for name, label, meaning in examples
     )
     return f'<dl class="legend">{"".join(f"<div>{item}</div>" for item in items)}</dl>'
 
 
-def _flow(all_columns: list[Column], record: dict[str, Any]) -> str:
+def flow(
+    all_columns: list[Column], record: dict[str, Any], *, before: tuple[int, int] = (0, 0)
+) -> str:
+    """The columns as lists.
+
+    Args:
+        all_columns: Of one text.
+        record: As for `alignment_page`. Where the student has a list `learnt`, its tokens are
+            marked by it; where the record has a list `scored`, its chunks are.
+        before: Tokens of each side that the page's data has before this text's.
+    """
     student, teacher = (
         [token_html(piece) for piece in record[side]["pieces"]] for side in ("student", "teacher")
     )
+    for index, is_learnt in enumerate(record["student"].get("learnt", ())):
+        if is_learnt:
+            student[index] = student[index].replace("<bdi>", '<bdi class="learnt">', 1)
+    scored = record.get("scored", [True] * len(record["chunks"]))
+    unscored = {a for (a, *_), counts in zip(record["chunks"], scored, strict=True) if not counts}
     return "\n".join(
         # Where its tokens begin in the lists of the script's data.
-        f'<ol data-student="{line[0].student[0]}" data-teacher="{line[0].teacher[0]}">'
-        f"{''.join(_item(column, student, teacher) for column in line)}</ol>"
+        f'<ol data-student="{before[0] + line[0].student[0]}" '
+        f'data-teacher="{before[1] + line[0].teacher[0]}">'
+        f"{''.join(_item(column, student, teacher, unscored) for column in line)}</ol>"
         for line in _lines(all_columns)
     )
 
@@ -98,9 +115,11 @@ def _lines(all_columns: list[Column]) -> Iterator[list[Column]]:
         yield line
 
 
-def _item(column: Column, student: list[str], teacher: list[str]) -> str:
+def _item(column: Column, student: list[str], teacher: list[str], unscored: Collection[int]) -> str:
     name, label = _kind(column)
     classes = [name] if name else []
+    if column.kind == "chunk" and column.student[0] in unscored:
+        classes.append("unscored")
     if column.goes_on:
         classes.append("goes-on")
     if begins_with_mark(column.text):
@@ -119,14 +138,15 @@ def _kind(column: Column) -> tuple[str, str]:
     if column.kind == "untokenised":
         return "bare", "no token"
     sizes = [last - first for first, last in (column.student, column.teacher)]
-    return ("", "") if sizes == [1, 1] else ("many", f"{sizes[0]}:{sizes[1]}")
+    # Where there is no teacher, each student token is a column of its own.
+    return ("", "") if sizes in ([1, 1], [1, 0]) else ("many", f"{sizes[0]}:{sizes[1]}")
 
 
 def _label(label: str) -> str:
     return f"<small>{label}</small>" if label else ""
 
 
-def _details(side: dict[str, Any]) -> dict[str, list[Any]]:
+def details(side: dict[str, Any]) -> dict[str, list[Any]]:
     """Id, bytes and row of W of each distinct token, and which one each token is."""
     rows = side.get("projection")
     index_of: dict[str, int] = {}

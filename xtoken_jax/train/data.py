@@ -61,6 +61,7 @@ def load_rows(data: DataConfig, plan: Plan, tally: Tally) -> Rows | PreparedRows
         directory = Path(data.prepared)
         rows = PreparedRows(directory)
         check_plan(rows.manifest, plan.description, directory)
+        tally.recall(rows.manifest["dropped"], rows.manifest["examples"])
         return rows
     parts, hashes = [], {}
     for source in data.train:

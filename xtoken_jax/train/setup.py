@@ -15,7 +15,14 @@ from xtoken_jax.config import (
     ProjectionConfig,
     TeacherConfig,
 )
-from xtoken_jax.data import Lengths, PieceTries, RowSource, Tally, build_piece_tries
+from xtoken_jax.data import (
+    Lengths,
+    PieceTries,
+    PreparedRows,
+    Rows,
+    Tally,
+    build_piece_tries,
+)
 from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.evaluate import fitting_texts
 from xtoken_jax.losses import Tables, Tries, check_tables
@@ -268,7 +275,9 @@ def _tables(
     return tables
 
 
-def load_rows(config: ExperimentConfig, tokenizers: Tokenizers) -> tuple[RowSource, Tally]:
+def load_rows(
+    config: ExperimentConfig, tokenizers: Tokenizers
+) -> tuple[Rows | PreparedRows, Tally]:
     """Everything to train on, and what became of bad records."""
     tally = Tally(on_error=config.data.on_error, max_error_share=config.data.max_error_share)
     sides = tokenizers.student, tokenizers.teachers

@@ -32,6 +32,7 @@ import yaml
 
 from tests.tiny import tiny_config
 from xtoken_jax.config import to_dict
+from xtoken_jax.train.metrics import TIMINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERY_STEPS = 4
@@ -69,7 +70,7 @@ class Run:
             raise RuntimeError(f"the run failed with exit code {code}:\n{log[-2000:]}")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl, but for the speed and a line that a kill cut short."""
+        """The records of metrics.jsonl, but for timings and a line that a kill cut short."""
         path = self.directory / "metrics.jsonl"
         records = []
         for line in path.read_text().splitlines() if path.exists() else ():
@@ -77,7 +78,8 @@ class Run:
                 records.append(json.loads(line))
             except ValueError:
                 continue
-            records[-1].pop("tokens_per_second", None)
+            for timing in TIMINGS:
+                records[-1].pop(timing, None)
         return records
 
     def last_logged(self) -> int:

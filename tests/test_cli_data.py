@@ -138,8 +138,6 @@ class TestData:
         options = ("--data.prepared", tmp_path / "rows")
         assert run("prepare", chat_config, *options, "--workers", "1").code == 0
         prepared = as_json(chat_config, *options)
-        for found in (in_memory, prepared):  # shards are packed in another order
-            found["documents"] = found["documents"][0]["student"]
         assert prepared == in_memory
 
     @pytest.mark.parametrize(
@@ -157,3 +155,113 @@ class TestData:
         assert code == (1 if "error" in options else 2)
         assert told in message
         assert tree(tmp_path) == before
+
+
+class TestPrepare:
+    def test_text(self, text_config, tmp_path):
+        options = ("--data.prepared", tmp_path / "rows")
+        code, out, err = run("prepare", text_config, *options, "--workers", "1")
+        assert code == 0
+        shown = as_json(text_config, *options)["total"]
+        assert out.splitlines() == [
+            f"{tmp_path}/rows: 60 documents (0 cut) in {shown['counts']['rows']} rows, 1 shards",
+            f"student: 1,631 tokens, {shown['shares']['utilisation']:.1%} of the places",
+            f"tiny: 1,850 tokens, {shown['shares']['teachers']['tiny']['utilisation']:.1%} of the "
+            "places",
+        ]
+        assert "1 shards, 60 documents, 1,631 tokens" in err
+        assert tree(tmp_path / "rows") == {
+            "manifest.json",
+            "source-00-00000.arrayrecord",
+            "source-00-00000.json",
+        }
+
+    def test_chat_in_processes_of_their_own(self, chat_config, tmp_path):
+        options = ("--data.prepared", tmp_path / "rows", "--workers", "2")
+        code, out, _ = run("prepare", chat_config, *options)
+        assert code == 0
+        assert f"{tmp_path}/rows: 7 documents (0 cut) in " in out
+        assert "left out: 1 empty, the first: " in out
+        manifest = json.loads((tmp_path / "rows" / "manifest.json").read_text())
+        assert manifest["plan"]["chat_templates"].keys() == {
+            "student",
+            "teacher qwen",
+            "teacher gemma",
+        }
+        assert manifest["dropped"] == {"empty": 1}
+        # Again: what is there is kept.
+        shard = tmp_path / "rows" / "source-00-00000.arrayrecord"
+        before = shard.stat().st_mtime_ns
+        assert run("prepare", chat_config, *options).out == out
+        assert shard.stat().st_mtime_ns == before
+
+    @pytest.mark.parametrize(
+        ("options", "code", "told"),
+        [
+            ([], 2, "`data.prepared` must name the directory to prepare, got none"),
+            (["--workers", "0"], 2, "`--workers` must be a number from 1, got '0'"),
+            (
+                ["--data.prepared", "{}/rows", "--data.on-error", "error", "--workers=1"],
+                1,
+                "chat.jsonl:8: ",
+            ),
+            (
+                ["--data.prepared", "{}/rows", "--data.max-error-share", "0.1", "--workers=1"],
+                1,
+                "`data.max_error_share` must not be exceeded, but 1 of 8 records were bad",
+            ),
+        ],
+    )
+    def test_what_cannot_be_prepared_is_one_line(self, chat_config, tmp_path, options, code, told):
+        options = [option.format(tmp_path) for option in options]
+        found = run("prepare", chat_config, *options)
+        assert (found.code, found.out) == (code, "")
+        assert told in found.err.splitlines()[-1]
+        assert not (tmp_path / "rows" / "manifest.json").exists()
+
+
+class TestTrain:
+    def test_another_plan_is_refused_with_what_differs(self, text_config, tmp_path):
+        options = ("--data.prepared", tmp_path / "rows")
+        assert run("prepare", text_config, *options, "--workers", "1").code == 0
+        for command in ("train", "data"):
+            code, message = complaint(
+                command, text_config, *options, "--teachers.tiny.length", "80"
+            )
+            assert code == 1
+            assert message == (
+                f"data in {tmp_path}/rows was prepared for another run; prepare it again, in "
+                "another directory: lengths.teachers.tiny: 96 -> 80"
+            )
+
+    def test_bad_records_are_counted_and_reported_up_to_a_share(self, directory, tmp_path):
+        good = (directory / "train.jsonl").read_text()
+        (tmp_path / "a.jsonl").write_text(f'{good}{{"text": 3}}\n{{"text": \n{{"text": 4}}\n')
+        source = {"train": [{"kind": "jsonl", "path": f"{tmp_path}/a.jsonl"}], "on_error": "skip"}
+        config = tiny_config(
+            directory,
+            data=source | {"max_error_share": 0.05},
+            run_dir=str(tmp_path / "run"),
+            optim={"steps": 1},
+            evaluation={"sources": []},
+        )
+        path = written(config, tmp_path / "skip.yaml")
+        told = (
+            f"2 wrong type, the first: {tmp_path}/a.jsonl:61: `text` must be a string that is not "
+            f"empty, got 3; 1 not JSON, the first: {tmp_path}/a.jsonl:62: must be JSON, got: "
+        )
+        code, message = complaint("train", path, "--data.max-error-share", "0.04")
+        assert code == 1
+        assert message.startswith(
+            "`data.max_error_share` must not be exceeded, but 3 of 63 records were bad (more than "
+            f"4.00%): {told}"
+        )
+        assert not (tmp_path / "run").exists()
+        found = run("train", path)
+        assert found.code == 0
+        assert f"bad records left out: {told}" in " ".join(found.err.split())
+        # Prepared, they are counted once and reported by every run.
+        options = ("--data.prepared", tmp_path / "rows", "--run-dir", tmp_path / "again")
+        assert run("prepare", path, *options, "--workers", "1").code == 0
+        found = run("train", path, *options)
+        assert f"bad records left out: {told}" in " ".join(found.err.split())

@@ -12,6 +12,7 @@ from tests.tiny import tiny_config
 from xtoken_jax.errors import XTokenError
 from xtoken_jax.report import read_metrics
 from xtoken_jax.train import run
+from xtoken_jax.train.metrics import TIMINGS
 from xtoken_jax.train.run import train
 
 
@@ -37,7 +38,7 @@ def breaks_at(monkeypatch, *numbers):
 
 def records(run_dir):
     lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines]
 
 
 def test_skips_within_the_limit_and_stops_past_it(tmp_path, monkeypatch, capfd):

@@ -46,9 +46,10 @@ def run_data(arguments: list[str]) -> int:
                 OUT.print(table)
     OUT.print(data_summary(summary))
     for kind, count in summary["dropped"].items():
-        OUT.print(f"left out: {count} {kind}, the first: {summary['first_dropped'][kind]}")
+        first = summary["first_dropped"][kind]
+        OUT.print(f"left out: {count} {kind}, the first: {first}", soft_wrap=True)
     if html is not None:
-        OUT.print(f"page: {html}")
+        OUT.print(f"page: {html}", soft_wrap=True)
     return 0
 
 

@@ -37,16 +37,17 @@ def run_prepare(arguments: list[str]) -> int:
     counts = sum((RowCounts.from_dict(shard["counts"]) for shard in shards), RowCounts())
     OUT.print(
         f"{config.data.prepared}: {counts.documents:,} documents ({counts.cut:,} cut) in "
-        f"{counts.rows:,} rows, {len(shards)} shards"
+        f"{counts.rows:,} rows, {len(shards)} shards",
+        soft_wrap=True,
     )
     lengths = setup.row_lengths(config)
     sides = [("student", lengths.student, counts.tokens)]
     sides += [(n, length, counts.teachers[n].tokens) for n, length in lengths.teachers.items()]
     for name, length, tokens in sides:
         used = tokens / (counts.rows * length)
-        OUT.print(f"{name}: {tokens:,} tokens, {used:.1%} of the places")
+        OUT.print(f"{name}: {tokens:,} tokens, {used:.1%} of the places", soft_wrap=True)
     if tally.dropped:
-        OUT.print(f"left out: {tally}")
+        OUT.print(f"left out: {tally}", soft_wrap=True)
     return 0
 
 

@@ -14,7 +14,7 @@ from xtoken_jax.data.counts import RowCounts, TeacherCounts, count_rows, source_
 from xtoken_jax.data.example import Example, Lengths, TeacherTokens
 from xtoken_jax.data.examples import make_examples, try_examples
 from xtoken_jax.data.files import matches
-from xtoken_jax.data.prepare import Plan, prepare
+from xtoken_jax.data.prepare import Plan, document_blocks, pack_block, prepare
 from xtoken_jax.data.prepared import PreparedRows, check_plan
 from xtoken_jax.data.problems import OnError, Problem, Tally
 from xtoken_jax.data.records import Chat, Document, Format, Item, documents_of
@@ -63,6 +63,7 @@ __all__ = [
     "build_piece_tries",
     "check_plan",
     "count_rows",
+    "document_blocks",
     "documents_of",
     "gsm_symbolic",
     "hf_dataset",
@@ -71,6 +72,7 @@ __all__ = [
     "make_examples",
     "matches",
     "pack",
+    "pack_block",
     "padded_rows",
     "parquet_files",
     "part_of",

@@ -20,7 +20,7 @@ from xtoken_jax.data.examples import try_examples
 from xtoken_jax.data.prepared import FORMAT, MANIFEST, read_manifest, write_shard
 from xtoken_jax.data.problems import Problem, Tally
 from xtoken_jax.data.records import Chat, Document, Item
-from xtoken_jax.data.rows import pack
+from xtoken_jax.data.rows import Rows, pack
 from xtoken_jax.errors import XTokenError
 from xtoken_jax.files import replaced_file
 from xtoken_jax.text import ByteTokenizer
@@ -45,6 +45,47 @@ class Plan:
     lengths: Lengths
     chat: ChatOptions | None
     description: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What became of a block of documents.
+
+    Attributes:
+        rows: Packed.
+        examples: In them, in the documents' order.
+        problems: Of the documents that are not.
+    """
+
+    rows: Rows
+    examples: list[Example]
+    problems: list[Problem]
+
+
+def pack_block(documents: Sequence[Document | Chat], plan: Plan, *, number: int) -> Packed:
+    """Tokenise, align and pack documents, in an order that only the block's number decides."""
+    made = try_examples(documents, plan.student, plan.teachers, plan.lengths, chat=plan.chat)
+    examples = [example for example in made if isinstance(example, Example)]
+    problems = [problem for problem in made if isinstance(problem, Problem)]
+    draw = np.random.default_rng(number)
+    rows = pack([examples[i] for i in draw.permutation(len(examples))], plan.lengths)
+    return Packed(rows, examples, problems)
+
+
+def document_blocks(
+    items: Iterable[Item], tally: Tally, *, block_bytes: int = _BLOCK_BYTES
+) -> Iterator[list[Document | Chat]]:
+    """The good records of a source, so many at a time."""
+    documents: list[Document | Chat] = []
+    size = 0
+    for document in tally.good(items):
+        documents.append(document)
+        size += _size(document)
+        if size >= block_bytes:
+            yield documents
+            documents, size = [], 0
+    if documents:
+        yield documents
 
 
 @dataclass(frozen=True)
@@ -118,15 +159,8 @@ def _blocks(
     sources: Sequence[Callable[[], Iterable[Item]]], plan: Plan, tally: Tally, block_bytes: int
 ) -> Iterator[_Block]:
     for source, read in enumerate(sources):
-        documents: list[Document | Chat] = []
-        size = number = 0
-        for document in tally.good(read()):
-            documents.append(document)
-            size += _size(document)
-            if size >= block_bytes:
-                yield _block(source, number, documents, plan)
-                documents, size, number = [], 0, number + 1
-        if documents:
+        found = document_blocks(read(), tally, block_bytes=block_bytes)
+        for number, documents in enumerate(found):
             yield _block(source, number, documents, plan)
 
 
@@ -201,11 +235,8 @@ def _finished(directory: Path, block: _Block) -> dict[str, Any] | None:
 
 
 def _make_shard(directory: Path, block: _Block, plan: Plan) -> dict[str, Any]:
-    made = try_examples(block.documents, plan.student, plan.teachers, plan.lengths, chat=plan.chat)
-    examples = [example for example in made if isinstance(example, Example)]
-    problems = [problem for problem in made if isinstance(problem, Problem)]
-    draw = np.random.default_rng(int(block.digest[:8], 16))
-    rows = pack([examples[i] for i in draw.permutation(len(examples))], plan.lengths)
+    packed = pack_block(block.documents, plan, number=block.number)
+    rows, problems = packed.rows, packed.problems
     path = directory / block.file
     if len(rows):
         write_shard(path, rows)

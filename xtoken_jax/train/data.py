@@ -6,33 +6,30 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xtoken_jax.config import DataConfig, SourceConfig
 from xtoken_jax.data import (
     ChatOptions,
     ChatTemplate,
     Document,
-    Example,
     Item,
     Lengths,
     Plan,
     PreparedRows,
-    Problem,
     Rows,
     Tally,
     check_plan,
+    document_blocks,
     documents_of,
     joined,
     matches,
     pack,
+    pack_block,
     prepare,
     read_source,
-    try_examples,
 )
 from xtoken_jax.errors import UsageError, XTokenError
 from xtoken_jax.text import ByteTokenizer, resolve
-from xtoken_jax.train.fingerprints import fingerprints
+from xtoken_jax.train.fingerprints import Fingerprints
 
 STUDENT = "student"
 
@@ -63,27 +60,22 @@ def load_rows(data: DataConfig, plan: Plan, tally: Tally) -> Rows | PreparedRows
         check_plan(rows.manifest, plan.description, directory)
         tally.recall(rows.manifest["dropped"], rows.manifest["examples"])
         return rows
-    parts, hashes = [], {}
-    for source in data.train:
-        examples = _good_examples(source, plan, tally)
-        if examples:
-            hashes |= fingerprints(examples)
-        draw = np.random.default_rng(0)
-        shuffled = [examples[index] for index in draw.permutation(len(examples))]
-        parts.append(pack(shuffled, plan.lengths))
+    hashes = Fingerprints()
+    parts = [_source_rows(source, plan, tally, hashes) for source in data.train]
     tally.check()
-    return joined(_filled(parts), hashes)
+    return joined(_filled(parts), hashes.hexdigests())
 
 
-def _good_examples(source: SourceConfig, plan: Plan, tally: Tally) -> list[Example]:
-    documents = list(tally.good(read_items(source)))
-    examples = []
-    for made in try_examples(documents, plan.student, plan.teachers, plan.lengths, chat=plan.chat):
-        if isinstance(made, Problem):
-            tally.add(made, passed_before=True)
-        else:
-            examples.append(made)
-    return examples
+def _source_rows(source: SourceConfig, plan: Plan, tally: Tally, hashes: Fingerprints) -> Rows:
+    """The rows of a source, packed block by block as `prepare` does it."""
+    parts = [pack([], plan.lengths)]
+    for number, documents in enumerate(document_blocks(read_items(source), tally)):
+        packed = pack_block(documents, plan, number=number)
+        for problem in packed.problems:
+            tally.add(problem, passed_before=True)
+        hashes.add(packed.examples)
+        parts.append(packed.rows)
+    return joined(parts, {})
 
 
 def _filled(parts: list[Rows]) -> list[Rows]:

@@ -28,6 +28,7 @@ class _Pending:
     batch: Batch
     metrics: dict[str, jax.Array]
     data_state: dict[str, Any]
+    data_seconds: float
 
 
 def run_steps(
@@ -67,13 +68,15 @@ def run_steps(
         reader = _Reader(config, checkpoints, log, progress, skipped=int(state.skipped))
         for number in range(first, last + 1):
             data_state = batches.get_state()
+            started = time.perf_counter()
             batch = next(batches)
+            data_seconds = time.perf_counter() - started
             asked = stop.ask()
             state, metrics = step(state, batch)
             if pending is not None:
                 reader.read(pending, state)
             stopped_by = asked()
-            pending = _Pending(number, batch, metrics, data_state)
+            pending = _Pending(number, batch, metrics, data_state, data_seconds)
             save_now = number % config.checkpoint.every_steps == 0 or number == last
             if save_now or stopped_by:
                 reader.read(pending, state)
@@ -121,7 +124,12 @@ class _Reader:
         speed = done.batch.num_tokens / (now - self._last_read)
         self._last_read = now
         rate = self._schedule(done.number - 1 - self._skipped)
-        values |= {"learning_rate": float(jax.device_get(rate)), "tokens_per_second": speed}
+        values |= {
+            "learning_rate": float(jax.device_get(rate)),
+            "utilisation": done.batch.num_tokens / done.batch.target_mask_BS.size,
+            "tokens_per_second": speed,
+            "data_seconds": done.data_seconds,
+        }
         self._log.write({"step": done.number, **values})
         self._progress.update(done.number, loss=values["cross_entropy"], tokens_per_second=speed)
 

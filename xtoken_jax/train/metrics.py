@@ -7,6 +7,9 @@ from typing import Any
 from xtoken_jax.files import replaced_file
 from xtoken_jax.processes import is_first
 
+# What differs between two runs that are the same.
+TIMINGS = ("tokens_per_second", "data_seconds")
+
 
 class MetricsLog:
     """Appends to a JSONL file; steps after `step` are dropped from it on opening.

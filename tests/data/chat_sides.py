@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from tests.tiny import tiny_tokenizer
-from xtoken_jax.data import ChatTemplate
+from xtoken_jax.data import TODAY, ChatTemplate
 from xtoken_jax.text import ByteTokenizer
 
 # ChatML; without a system message it brings its own (HuggingFaceTB/SmolLM2-135M-Instruct).
@@ -86,7 +86,7 @@ LLAMA3 = r"""
 {%- endmacro -%}
 {{ bos_token + header('system') }}
 {{- 'Cutting Knowledge Date: December 2023\n' }}
-{{- 'Today Date: ' + (date_string or '26 Jul 2024') + '\n\n' }}
+{{- 'Today Date: ' + (date_string or strftime_now('%d %b %Y')) + '\n\n' }}
 {%- set has_system = messages[0].role == 'system' -%}
 {%- if has_system %}{{ messages[0].content | trim }}{% endif -%}
 {{ '<|eot_id|>' }}
@@ -172,6 +172,8 @@ def write_side(directory: Path, family: str) -> Path:
     return path
 
 
-def load_side(directory: Path, **arguments) -> tuple[ByteTokenizer, ChatTemplate]:
+def load_side(directory: Path, *, today=TODAY, **arguments) -> tuple[ByteTokenizer, ChatTemplate]:
     """The tokenizer and the template of a directory."""
-    return ByteTokenizer.load(directory), ChatTemplate.load(directory, arguments=arguments)
+    return ByteTokenizer.load(directory), ChatTemplate.load(
+        directory, arguments=arguments, today=today
+    )

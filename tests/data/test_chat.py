@@ -1,3 +1,5 @@
+from datetime import date
+
 import pytest
 
 from tests.data.chat_sides import FAMILIES, load_side, write_side
@@ -228,6 +230,23 @@ class TestTemplates:
         # The empty block of thoughts is part of the question then.
         assert learnt(example, quiet[0]) == ["It is 205.<|im_end|>", "Two coins.<|im_end|>"]
         assert b"Today Date: 1 May 2020" in dated[0].bytes_of(example.teachers["one"].ids)
+
+    def test_today_is_the_same_day_every_day(self, sides, tmp_path, monkeypatch):
+        """A template that asks for the date is not told that of the machine."""
+        monkeypatch.setattr(
+            "transformers.utils.chat_template_utils.datetime", None, raising=True
+        )  # which fails where it is asked
+        example = made(sides, "llama3", "qwen3", TURNS)
+        assert b"Today Date: 26 Jul 2024\n" in sides["llama3"][0].bytes_of(example.student_ids)
+        later = load_side(write_side(tmp_path / "l", "llama3"), today=date(2026, 11, 3))
+        example = made({**sides, "later": later}, "later", "qwen3", TURNS)
+        assert b"Today Date: 03 Nov 2026\n" in later[0].bytes_of(example.student_ids)
+        assert later[1].fingerprint != sides["llama3"][1].fingerprint
+
+    def test_the_day_is_part_of_the_templates_that_ask_for_it_alone(self, sides, tmp_path):
+        later = load_side(write_side(tmp_path / "q", "qwen3"), today=date(2026, 11, 3))
+        assert (later[1].asks_date, sides["llama3"][1].asks_date) == (False, True)
+        assert later[1].fingerprint == sides["qwen3"][1].fingerprint
 
     def test_other_roles_can_be_learnt(self, sides):
         example = made(sides, "llama3", "phi4", TURNS, roles=("user", "assistant"))

@@ -6,12 +6,13 @@ that cannot work.
 
 import dataclasses
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any, Literal, cast, get_args
 
 import pydantic
 from pydantic import Field
 
-from xtoken_jax.data import Format, OnError, Part, SourceKind
+from xtoken_jax.data import TODAY, Format, OnError, Part, SourceKind
 from xtoken_jax.losses import ChunkMerge, LossName, Objective, Trust, Unreachable
 from xtoken_jax.models.lora import Target
 from xtoken_jax.projection import Canonicalization, LongPieces
@@ -217,6 +218,8 @@ class DataConfig(_Section):
     tokenizer's own is not wanted or there is none."""
     chat_template_kwargs: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     """Arguments of a side's chat template, such as `enable_thinking`, by side."""
+    chat_date: date = TODAY
+    """What a chat template that writes today's date is told, on whatever day it runs."""
     on_error: OnError = "error"
     """What a bad record does: stop, or be skipped and counted."""
     max_error_share: Annotated[float, Field(ge=0, le=1)] = 0.01

@@ -32,9 +32,10 @@ from xtoken_jax.data.sources import (
     read_source,
     text_files,
 )
-from xtoken_jax.data.templates import ChatTemplate
+from xtoken_jax.data.templates import TODAY, ChatTemplate
 
 __all__ = [
+    "TODAY",
     "Batch",
     "Chat",
     "ChatOptions",

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,11 @@ from xtoken_jax.text.tokenizer_files import declared_tokens
 # makes; no template changes them, and none is left in what is tokenised.
 _MARKS = 0xF0000
 _MARKS_END = 0xFFFFE
+
+# The function by which a template asks for the time, and what it is told: the date that Llama-3's
+# own template falls back to.
+_ASKS_DATE = "strftime_now"
+TODAY = date(2024, 7, 26)
 
 
 @dataclass(frozen=True)
@@ -44,29 +50,51 @@ class Rendered:
 class ChatTemplate:
     """One side's template with its arguments.
 
+    Args:
+        template: Jinja.
+        declared: The tokenizer's control tokens by what they are for, such as `bos_token`.
+        arguments: Of the template.
+        today: What a template that asks for today's date gets.
+
     Attributes:
-        fingerprint: A hash of both.
+        fingerprint: A hash of all that decides what it writes.
+        asks_date: Whether it may write today's date.
 
     Raises:
         XTokenError: the template cannot be read.
     """
 
     def __init__(
-        self, template: str, declared: Mapping[str, str], arguments: Mapping[str, Any]
+        self,
+        template: str,
+        declared: Mapping[str, str],
+        arguments: Mapping[str, Any],
+        *,
+        today: date = TODAY,
     ) -> None:
+        self.asks_date = _ASKS_DATE in template
+        if self.asks_date:
+            # The day on which it runs would make other tokens of a text every day.
+            template = _date_macro(today) + template
         # Only renders: a tokenizer without a vocabulary does.
         self._renderer = PreTrainedTokenizerFast(
             tokenizer_object=Tokenizer(models.BPE()), chat_template=template, **declared
         )
         self._arguments = dict(arguments)
-        identity = json.dumps([template, dict(declared), self._arguments], sort_keys=True)
+        decides = [template, dict(declared), self._arguments]
+        identity = json.dumps(decides, sort_keys=True)
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
         self._knows_system = self._probe_system()
         self._openings = self._probe_openings()
 
     @classmethod
     def load(
-        cls, directory: Path, *, path: str | None = None, arguments: Mapping[str, Any] | None = None
+        cls,
+        directory: Path,
+        *,
+        path: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        today: date = TODAY,
     ) -> "ChatTemplate":
         """The template of a tokenizer's directory, or of a file.
 
@@ -74,7 +102,7 @@ class ChatTemplate:
             UsageError: there is none.
         """
         template = _template_text(directory) if path is None else _file_text(path)
-        return cls(template, declared_tokens(directory), arguments or {})
+        return cls(template, declared_tokens(directory), arguments or {}, today=today)
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None
@@ -168,6 +196,21 @@ class ChatTemplate:
             return None
         at, negative_length = min(found)
         return at - negative_length
+
+
+def _date_macro(today: date) -> str:
+    """Jinja that puts a day in the place of transformers' clock, at midnight.
+
+    A macro, because transformers hands no functions to a template.
+    """
+    midnight = datetime.combine(today, time())
+    filters = "".join(
+        f"|replace('{directive}','{midnight.strftime(directive)}')"
+        for letter in "aAbBcdeFHIjmMpSuUVwWxXyY"
+        for directive in (f"%{letter}", f"%-{letter}")
+    )
+    # The line's end is left out, as behind every block.
+    return f"{{%- macro {_ASKS_DATE}(form) -%}}{{{{ form{filters} }}}}{{%- endmacro %}}\n"
 
 
 def _first(place: Part) -> int | None:

@@ -101,16 +101,17 @@ def make_plan(
     chat = chat_options(data, student, teachers)
     sides = {STUDENT: student.fingerprint}
     sides |= {f"teacher {name}": teacher.fingerprint for name, teacher in teachers.items()}
-    templates: dict[str, str] = {}
+    templates = {} if chat is None else {STUDENT: chat.student}
     if chat is not None:
-        templates = {STUDENT: chat.student.fingerprint}
-        templates |= {f"teacher {name}": each.fingerprint for name, each in chat.teachers.items()}
+        templates |= {f"teacher {name}": each for name, each in chat.teachers.items()}
+    asks_date = any(template.asks_date for template in templates.values())
     sources = [dataclasses.asdict(source) for source in data.train]
     for source in sources:
         source.pop("weight")  # decides only how often a row comes
     description = {
         "tokenizers": sides,
-        "chat_templates": templates,
+        "chat_templates": {side: template.fingerprint for side, template in templates.items()},
+        "chat_date": data.chat_date.isoformat() if asks_date else None,
         "lengths": {"student": lengths.student, "teachers": dict(lengths.teachers)},
         "loss_roles": list(data.loss_roles),
         "sources": sources,
@@ -195,4 +196,4 @@ def chat_options(
 def _template(data: DataConfig, side: str, tokenizer: ByteTokenizer) -> ChatTemplate:
     directory = resolve(tokenizer.name, weights=False)
     path, arguments = data.chat_templates.get(side), data.chat_template_kwargs.get(side)
-    return ChatTemplate.load(directory, path=path, arguments=arguments)
+    return ChatTemplate.load(directory, path=path, arguments=arguments, today=data.chat_date)

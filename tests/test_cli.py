@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.commands import complaint, complaint_of, run, run_process, tree
-from tests.tiny import sentences, tiny_config, tiny_tokenizer
+from tests.tiny import tiny_config, tiny_tokenizer
 
 COMMANDS = (
     "assets",
@@ -14,6 +14,7 @@ COMMANDS = (
     "project",
     "audit",
     "eval",
+    "generate",
     "report",
     "data",
     "prepare",
@@ -71,6 +72,12 @@ class TestUsage:
             (["align", "--student", "x"], "Missing from xtoken align: --teacher STR"),
             (["eval", "--model", "m", "--text", "t", "--length", "long"], "'long'"),
             (["eval", "--model", "m", "--text", "t", "--length", "0"], "at least 1, got 0"),
+            (["eval", "--model", "m"], "give `--text`, `--questions` or both"),
+            (["eval", "--model", "m", "--questions", "-1"], "at least 0, got -1"),
+            (["eval", "--model", "m", "--text", "t", "--samples", "f"], "needs `--questions`"),
+            (["generate", "--model", "m"], "Missing from xtoken generate: --prompt"),
+            (["generate", "--model", "m", "--prompt", "a", "--top-p", "0"], "within (0, 1], got 0"),
+            (["generate", "--model", "m", "--prompt", "a", "--system", "b"], "needs `--chat`"),
             (["align", "--student", "s", "--teacher", "t"], "either as `--text` or as `--file`"),
             (["train"], "needs a config file"),
             (["plan"], "needs a config file"),
@@ -129,6 +136,7 @@ class TestNames:
             ["align", "--student", student, "--teacher", reference, "--text", "a"],
             ["project", "--student", reference, "--teacher", student],
             ["eval", "--model", reference, "--text", f"{student.parent}/heldout.txt"],
+            ["generate", "--model", reference, "--prompt", "a"],
         ):
             found, message = complaint(*arguments)
             assert found == code
@@ -335,39 +343,6 @@ class TestProject:
         assert code == 1
         assert str(tmp_path / "file") in message
         assert tree(tmp_path) == {"file"}
-
-
-class TestEval:
-    def test_json(self, student, tmp_path):
-        (tmp_path / "a.txt").write_text("\n\n".join(sentences(3)), encoding="utf-8")
-        code, out, err = run("eval", "--model", student, "--text", f"{tmp_path}/*.txt", "--json")
-        assert (code, err) == (0, "")
-        result = json.loads(out)
-        assert result["num_bytes"] == sum(len(text.encode()) for text in sentences(3))
-        assert 1 < result["all"] < 20
-
-    def test_table_and_texts_without_digits(self, student, tmp_path):
-        (tmp_path / "a.txt").write_text("apples")
-        code, out, _ = run("eval", "--model", student, "--text", tmp_path / "a.txt")
-        assert code == 0
-        assert out.splitlines()[-2].split("│")[3].strip() == "-"
-
-    def test_what_is_markup_and_emoji_to_rich_is_text_here(self, student, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        (tmp_path / "[red]:smile:").symlink_to(student)
-        (tmp_path / "a.txt").write_text("apples")
-        assert "│ [red]:smile: │" in run("eval", "--model", "[red]:smile:", "--text", "a.txt").out
-
-    def test_no_paragraph_fits(self, student, directory):
-        code, message = complaint(
-            "eval", "--model", student, "--text", f"{directory}/heldout.txt", "--length", 3
-        )
-        assert (code, message) == (1, f"no paragraph of {directory}/heldout.txt fits in 3 tokens")
-
-    def test_missing_text(self, student, tmp_path):
-        code, message = complaint("eval", "--model", student, "--text", f"{tmp_path}/*.txt")
-        assert code == 2
-        assert f"nothing matches {tmp_path}/*.txt" in message
 
 
 class TestReport:

@@ -289,6 +289,11 @@ class EvaluationConfig(_Section):
     batch_size: Positive = 8
     length: Annotated[int, Field(ge=2)] = 1024
     """Tokens of a text that are read."""
+    max_questions: Annotated[int, Field(ge=0)] = 0
+    """Of each source whose texts are word problems, as those of `gsm_symbolic`, so many are
+    answered."""
+    max_new_tokens: Positive = 256
+    """Of an answer."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -121,6 +121,14 @@ class ChatTemplate:
             raise XTokenError("it must treat a message alike whatever characters it is made of")
         return Rendered(text, self._parts(text, messages, places))
 
+    def opened(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """What a model reads before it answers these messages.
+
+        Raises:
+            XTokenError: the template fails.
+        """
+        return self._text(self._folded(messages), None, opens=True)
+
     def _text(
         self,
         messages: Sequence[Mapping[str, Any]],

@@ -13,17 +13,27 @@ _MAX_CUDNN_HEAD_DIM = 128  # 256 on Hopper and later, which is not asked for
 
 
 def attention_mask(
-    segment_ids_BS: Int[Array, "B S"], *, window: int | None = None
-) -> Bool[Array, "B S S"]:
+    segment_ids_BT: Int[Array, "B T"],
+    *,
+    window: int | None = None,
+    columns_S: Int[Array, " S"] | None = None,
+) -> Bool[Array, "B S T"]:
     """True where a position may look: not after itself, and within its own segment.
 
-    With a `window` also not further back than `window - 1` positions.
+    With a `window` also not further back than `window - 1` positions. The positions that look are
+    all, or those at `columns_S`.
     """
-    num_positions = segment_ids_BS.shape[1]
-    causal_ST = jnp.tril(jnp.ones((num_positions, num_positions), bool))
+    all_T = jnp.arange(segment_ids_BT.shape[1])
+    segment_ids_BS = segment_ids_BT
+    if columns_S is None:
+        columns_S = all_T
+    else:
+        segment_ids_BS = jnp.take(segment_ids_BT, columns_S, axis=1)
+    distance_ST = columns_S[:, None] - all_T[None]
+    is_near_ST = distance_ST >= 0
     if window is not None:
-        causal_ST = causal_ST & ~jnp.tril(causal_ST, -window)
-    return causal_ST[None] & (segment_ids_BS[:, :, None] == segment_ids_BS[:, None, :])
+        is_near_ST &= distance_ST < window
+    return is_near_ST[None] & (segment_ids_BS[:, :, None] == segment_ids_BT[:, None, :])
 
 
 def attention(

@@ -14,6 +14,7 @@ heads per key-value head, E head dim, F feed-forward, L layers; T stands for key
 
 import re
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from jaxtyping import Array, Float, Int
 from xtoken_jax.errors import XTokenError
 from xtoken_jax.models.architecture import Architecture
 from xtoken_jax.models.attention import attention, attention_mask
+from xtoken_jax.models.cache import Cache, put_columns
 from xtoken_jax.models.rotary import layer_ropes, rotary_tables, rotate
 from xtoken_jax.models.sharding import HIDDEN_SPEC, LOOKUP_SPEC, constrain
 
@@ -125,26 +127,78 @@ class Decoder(nnx.Module):
         Attention is causal in row order and stays within equal segment ids. Segment 0 is padding:
         what comes out there is finite and means nothing.
         """
-        arch = self.architecture
-        windows, window_kind_L = layer_windows(arch)
-        masks = jnp.stack([attention_mask(segment_ids_BS, window=window) for window in windows])
-        ropes, rope_kind_L = layer_ropes(arch)
-        rotary = rotary_tables(ropes, arch.head_dim, positions_BS, segment_ids_BS)
+        masks = self._masks(segment_ids_BS)
+        return self._run(ids_BS, masks, self._rotary(positions_BS, segment_ids_BS))[0]
+
+    def remember(
+        self,
+        ids_BS: Int[Array, "B S"],
+        positions_BS: Int[Array, "B S"],
+        segment_ids_BS: Int[Array, "B S"],
+        *,
+        num_columns: int,
+    ) -> tuple[Float[Array, "B S D"], Cache]:
+        """What a call gives, and the keys and values of the first S columns of `num_columns`."""
+        masks = self._masks(segment_ids_BS)
+        rotary = self._rotary(positions_BS, segment_ids_BS)
+        hidden_BSD, columns = self._run(ids_BS, masks, rotary, keep=True)
+        return hidden_BSD, Cache.of(columns, segment_ids_BS, num_columns=num_columns)
+
+    def extend(
+        self,
+        ids_BS: Int[Array, "B S"],
+        positions_BS: Int[Array, "B S"],
+        segment_ids_BS: Int[Array, "B S"],
+        cache: Cache,
+        column: Int[Array, ""],
+    ) -> tuple[Float[Array, "B S D"], Cache]:
+        """Hidden states of the columns from `column` on, which also see those before them.
+
+        Args:
+            ids_BS: Tokens of these columns.
+            positions_BS: Go on where the earlier columns end.
+            segment_ids_BS: Likewise.
+            cache: Holds the columns before; what it has from `column` on is replaced.
+            column: The first of the S columns.
+        """
+        cache = cache.with_segments(segment_ids_BS, column)
+        columns_S = column + jnp.arange(ids_BS.shape[1])
+        masks = self._masks(cache.segment_ids_BT, columns_S=columns_S)
+        rotary = self._rotary(positions_BS, segment_ids_BS)
+        past = cache.keys_LBTGE, cache.values_LBTGE
+        hidden_BSD, new = self._run(ids_BS, masks, rotary, past=past, column=column, keep=True)
+        return hidden_BSD, cache.with_columns(new, column)
+
+    def _masks(self, segment_ids_BT, *, columns_S=None):
+        """Who sees whom, for each kind of layer."""
+        windows, _ = layer_windows(self.architecture)
+        mask = partial(attention_mask, segment_ids_BT, columns_S=columns_S)
+        return jnp.stack([mask(window=window) for window in windows])
+
+    def _rotary(self, positions_BS, segment_ids_BS):
+        ropes, _ = layer_ropes(self.architecture)
+        return rotary_tables(ropes, self.architecture.head_dim, positions_BS, segment_ids_BS)
+
+    def _run(self, ids_BS, masks, rotary, *, past=None, column=None, keep=False) -> Any:
+        """Hidden states after the final norm and, to `keep`, every layer's new keys and values."""
+        _, window_kind_L = layer_windows(self.architecture)
+        _, rope_kind_L = layer_ropes(self.architecture)
         graph, parameters_L = nnx.split(self.layers)
 
         def run_layer(hidden_BSD, of_layer):
-            parameters, window_kind, rope_kind = of_layer
+            parameters, window_kind, rope_kind, past = of_layer
             layer = nnx.merge(graph, parameters)
-            hidden_BSD = layer(hidden_BSD, choose(masks, window_kind), choose(rotary, rope_kind))
-            return constrain(hidden_BSD, HIDDEN_SPEC), None
+            mask, angles = choose(masks, window_kind), choose(rotary, rope_kind)
+            hidden_BSD, new = layer(hidden_BSD, mask, angles, past=past, column=column)
+            return constrain(hidden_BSD, HIDDEN_SPEC), new if keep else None
 
         policy = REMAT_POLICIES[self.remat]
         if policy is not None:
             # Inside a scan the compiler cannot undo the recomputation, so no barrier is needed.
             run_layer = jax.checkpoint(run_layer, prevent_cse=False, policy=policy)
-        of_layers = (parameters_L, window_kind_L, rope_kind_L)
-        hidden_BSD, _ = jax.lax.scan(run_layer, self._embed(ids_BS), of_layers)
-        return normalise(arch, hidden_BSD, self.final_norm_D)
+        of_layers = (parameters_L, window_kind_L, rope_kind_L, past)
+        hidden_BSD, new = jax.lax.scan(run_layer, self._embed(ids_BS), of_layers)
+        return normalise(self.architecture, hidden_BSD, self.final_norm_D), new
 
     def _embed(self, ids_BS):
         # Whole rows before the lookup: from rows cut over `fsdp`, as they are stored, the compiler
@@ -197,31 +251,37 @@ class Layer(nnx.Module):
         self.adapters: nnx.Dict | None = nnx.data(None)  # see `lora`
         self.adapter_scale = 1.0
 
-    def __call__(self, hidden_BSD, mask_BST, rotary):
-        """Hidden states after this layer; the parameters must be one layer's slice."""
+    def __call__(self, hidden_BSD, mask_BST, rotary, *, past=None, column=None):
+        """Hidden states after this layer, and keys and values of the positions.
+
+        The parameters must be one layer's slice. With `past`, the layer's cached keys and values,
+        the positions are columns from `column` on and T are all columns; without it T is S.
+        """
         normed_BSD = self._norm(hidden_BSD, self.attention_norm_D)
-        attended_BSD = self._attend(normed_BSD, mask_BST, rotary)
+        attended_BSD, new = self._attend(normed_BSD, mask_BST, rotary, past, column)
         hidden_BSD = hidden_BSD + self._norm(attended_BSD, self.attention_out_norm_D)
         normed_BSD = self._norm(hidden_BSD, self.ffn_norm_D)
-        return hidden_BSD + self._norm(self._feed_forward(normed_BSD), self.ffn_out_norm_D)
+        return hidden_BSD + self._norm(self._feed_forward(normed_BSD), self.ffn_out_norm_D), new
 
-    def _attend(self, x_BSD, mask_BST, rotary):
+    def _attend(self, x_BSD, mask_BST, rotary, past, column):
         arch = self.architecture
         query_BSHE = self._linear("BSD,DHE->BSHE", x_BSD, "query_DHE", self.query_bias_HE)
         key_BSGE = self._linear("BSD,DGE->BSGE", x_BSD, "key_DGE", self.key_bias_GE)
         value_BSGE = self._linear("BSD,DGE->BSGE", x_BSD, "value_DGE", self.value_bias_GE)
         query_BSHE = rotate(self._norm(query_BSHE, self.query_norm_E), *rotary)
         key_BSGE = rotate(self._norm(key_BSGE, self.key_norm_E), *rotary)
+        new = (key_BSGE, value_BSGE)
+        key_BTGE, value_BTGE = new if past is None else put_columns(past, new, column, axis=1)
         mixed_BSHE = attention(
             query_BSHE,
-            key_BSGE,
-            value_BSGE,
+            key_BTGE,
+            value_BTGE,
             mask_BST,
             scale=(arch.query_pre_attn_scalar or arch.head_dim) ** -0.5,
             softcap=arch.attention_softcap,
-            causal=True,
+            causal=past is None,
         )
-        return self._linear("BSHE,HED->BSD", mixed_BSHE, "output_HED", self.output_bias_D)
+        return self._linear("BSHE,HED->BSD", mixed_BSHE, "output_HED", self.output_bias_D), new
 
     def _feed_forward(self, x_BSD):
         gate_BSF = self._linear("BSD,DF->BSF", x_BSD, "gate_DF", self.gate_bias_F)

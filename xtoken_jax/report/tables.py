@@ -1,6 +1,7 @@
 """Evaluations, alignments, rows of W and audits, as tables for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from rich.console import Group
@@ -11,19 +12,49 @@ from xtoken_jax.report.audit_page import LOSS_NAMES, REACHED, counts_of, headlin
 from xtoken_jax.report.page import share
 
 
-def evaluation_table(results: dict[str, dict[str, float | None]]) -> Table:
-    """Held-out bits per byte, and the student's change where both times were on as many bytes."""
+def evaluation_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Held-out bits per byte, and the student's change where both times were on as many bytes.
+
+    Right answers and agreement have columns where a model has them.
+    """
     table = Table(title="held-out bits per byte")
     table.add_column("model")
-    for name in ("all bytes", "digit bytes"):
+    more = _more_columns(results)
+    for name in ("all bytes", "digit bytes", *more):
         table.add_column(name, justify="right")
     for name, result in results.items():
-        table.add_row(name, *(_number(result[field]) for field in ("all", "digits")))
+        bits = [_number(result[field]) for field in ("all", "digits")]
+        table.add_row(name, *bits, *(column(result) for column in more.values()))
     before, after = results.get("student before"), results.get("student after")
     if before and after and before.get("num_bytes") == after.get("num_bytes"):
         changes = [_change(before[field], after[field]) for field in ("all", "digits")]
         table.add_row("student's change", *changes)
     return table
+
+
+def _more_columns(
+    results: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Callable[[Mapping[str, Any]], str]]:
+    """What the cells of further columns say of a result, by the columns' titles."""
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {}
+    if any("exact_match" in result for result in results.values()):
+        columns["right answers"] = _right_answers
+    teachers = dict.fromkeys(name for r in results.values() for name in r.get("agreement", ()))
+    for teacher in teachers:
+        columns[f"agrees with {teacher}"] = partial(_agreement, teacher=teacher)
+    return columns
+
+
+def _right_answers(result: Mapping[str, Any]) -> str:
+    if "exact_match" not in result:
+        return "-"
+    num_right = round(result["exact_match"] * result["num_questions"])
+    return f"{num_right} of {result['num_questions']}"
+
+
+def _agreement(result: Mapping[str, Any], *, teacher: str) -> str:
+    share = result.get("agreement", {}).get(teacher, {}).get("share")
+    return "-" if share is None else f"{share:.1%}"
 
 
 def _number(value: float | None) -> str:

@@ -1,6 +1,5 @@
 """A distillation run, from config to exported student, in the order in which it happens."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,16 @@ from jax.sharding import Mesh
 from xtoken_jax.config import ExperimentConfig, to_dict
 from xtoken_jax.data import Batch, RowSource, row_batches
 from xtoken_jax.errors import UsageError
-from xtoken_jax.evaluate import bits_per_byte
 from xtoken_jax.losses import Tables
-from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.lora import merge_adapters
 from xtoken_jax.models.weights import save_model
 from xtoken_jax.ops import row_softmax, to_host
 from xtoken_jax.processes import gathered, is_first, say
 from xtoken_jax.projection import save_projection
-from xtoken_jax.text import ByteTokenizer
 from xtoken_jax.train import setup
 from xtoken_jax.train.checkpoints import Checkpoints
 from xtoken_jax.train.data import mixture_weights
+from xtoken_jax.train.evaluation import Evaluation
 from xtoken_jax.train.lock import locked
 from xtoken_jax.train.loop import run_steps
 from xtoken_jax.train.loss import Metrics
@@ -89,8 +86,10 @@ def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
         if tally.dropped:
             say(f"bad records left out: {tally}")
         checkpoints.check_sources(rows.fingerprints)
-        evaluation = _Evaluation(config, setup.heldout_texts(config, tokenizers))
+        texts, questions = setup.heldout(config, tokenizers)
         teaching = setup.load_teaching(config, tokenizers, mesh)
+        teachers = {n: (each.model, tokenizers.teachers[n]) for n, each in teaching.items()}
+        evaluation = Evaluation(config, texts, questions, teachers)
         student = setup.load_student(config, run_dir, tokenizers.student, mesh, resuming=resuming)
         vocab_size = student.unembedding_VD.shape[0]
         tables = setup.device_tables(config, teaching, tokenizers, student_vocab_size=vocab_size)
@@ -99,9 +98,8 @@ def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
             if is_first():
                 _write_setting(run_dir, config, teaching)
             evaluation.clear()
-            evaluation.run("student before", student, tokenizers.student)
-            for name, each in teaching.items():
-                evaluation.run(f"teacher {name}", each.model, tokenizers.teachers[name])
+            evaluation.of_student("student before", student, tokenizers.student)
+            evaluation.of_teachers()
 
         student_graph, params, rest = setup.split_student(student, config)
         trained = Trained(params, _entry_logits(config, tables))
@@ -123,7 +121,7 @@ def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
         if stopped_by is None:
             student = nnx.merge(student_graph, state.params.student, rest)
             merge_adapters(student)
-            evaluation.run("student after", student, tokenizers.student)
+            evaluation.of_student("student after", student, tokenizers.student)
             save_model(student, run_dir / "student", tokenizer_dir=tokenizers.student_directory)
             for name, logits_N in state.params.entry_logits.items():
                 weights_N = row_softmax(logits_N, tables[name].projection)
@@ -206,34 +204,3 @@ def training_batches(
         host=host,
         num_hosts=num_hosts,
     )
-
-
-class _Evaluation:
-    """Held-out bits per byte, by name, in the run's evaluation.json."""
-
-    def __init__(self, config: ExperimentConfig, texts: list[str]) -> None:
-        self._config = config
-        self._path = Path(config.run_dir) / "evaluation.json"
-        self._texts = texts
-
-    def clear(self) -> None:
-        """Forget what an earlier run in the same directory found."""
-        if is_first():
-            self._path.unlink(missing_ok=True)
-
-    def run(self, name: str, model: Decoder, tokenizer: ByteTokenizer) -> None:
-        """Evaluate and add to the file."""
-        if not self._texts:
-            return
-        result = bits_per_byte(
-            model,
-            tokenizer,
-            self._texts,
-            batch_size=self._config.evaluation.batch_size,
-            length=self._config.evaluation.length,
-            block_tokens=self._config.loss.block_tokens,
-        )
-        if is_first():
-            results = json.loads(self._path.read_text()) if self._path.exists() else {}
-            write_text(self._path, json.dumps({**results, name: result.to_dict()}, indent=1))
-        say(f"{name}: {result.all:.3f} bits per byte")

@@ -24,7 +24,7 @@ from xtoken_jax.data import (
     build_piece_tries,
 )
 from xtoken_jax.errors import UsageError, XTokenError
-from xtoken_jax.evaluate import fitting_texts
+from xtoken_jax.evaluate import Question, fitting_texts, questions_of
 from xtoken_jax.losses import Tables, Tries, check_tables
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.lora import Adapters, add_adapters, is_trained_with_adapters
@@ -291,16 +291,21 @@ def row_lengths(config: ExperimentConfig) -> Lengths:
     return Lengths(config.data.student_length, teachers)
 
 
-def heldout_texts(config: ExperimentConfig, tokenizers: Tokenizers) -> list[str]:
-    """What is evaluated: of each source the first documents that fit on all sides."""
+def heldout(config: ExperimentConfig, tokenizers: Tokenizers) -> tuple[list[str], list[Question]]:
+    """What is read in evaluation, and what is answered.
+
+    Read are of each source the first documents that fit on all sides; answered are the first
+    questions of each source, where its texts are word problems.
+    """
     texts: list[str] = []
+    questions: list[Question] = []
     all_sides = [tokenizers.student, *tokenizers.teachers.values()]
-    for source in config.evaluation.sources:
+    settings = config.evaluation
+    for source in settings.sources:
         candidates = [document.text for document in data.read_documents(source)]
-        fitting = fitting_texts(candidates, all_sides, length=config.evaluation.length)
-        texts += fitting[: config.evaluation.max_documents]
-    if config.evaluation.sources and not texts:
-        raise XTokenError(
-            f"no held-out text fits in `evaluation.length` {config.evaluation.length} tokens"
-        )
-    return texts
+        fitting = fitting_texts(candidates, all_sides, length=settings.length)
+        texts += fitting[: settings.max_documents]
+        questions += questions_of(candidates)[: settings.max_questions]
+    if settings.sources and not texts:
+        raise XTokenError(f"no held-out text fits in `evaluation.length` {settings.length} tokens")
+    return texts, questions

@@ -8,7 +8,8 @@ from flax import nnx
 
 from tests.tiny import sentences, tiny_model
 from xtoken_jax.errors import XTokenError
-from xtoken_jax.evaluate import BitsPerByte, _digit_share, bits_per_byte, fitting_texts
+from xtoken_jax.evaluate import BitsPerByte, bits_per_byte, fitting_texts
+from xtoken_jax.evaluate.bits import _digit_share
 from xtoken_jax.models.weights import load_model
 from xtoken_jax.text import ByteTokenizer
 
@@ -36,8 +37,8 @@ def run(model, *arrays):
     return model(*arrays)
 
 
-def plain_bits(model, tokenizer, text):
-    """Bits of each token of a text, one text at a time, softmax in float64."""
+def plain_logits(model, tokenizer, text):
+    """Logits of one text, float64, and its ids behind the start token."""
     start = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
     ids = [start, *tokenizer.encode([text])[0]]
     padding = [0] * (80 - len(ids))  # one shape, so that JAX compiles once
@@ -45,7 +46,12 @@ def plain_bits(model, tokenizer, text):
     hidden_BSD = run(model, *(jnp.asarray(array, jnp.int32)[None] for array in arrays))
     hidden_SD = np.asarray(hidden_BSD[0], np.float64)
     logits_SV = hidden_SD @ np.asarray(model.unembedding_VD, np.float64).T
-    logits_SV = logits_SV[:, : tokenizer.num_tokens]
+    return logits_SV[:, : tokenizer.num_tokens], ids
+
+
+def plain_bits(model, tokenizer, text):
+    """Bits of each token of a text, one text at a time, softmax in float64."""
+    logits_SV, ids = plain_logits(model, tokenizer, text)
     log_totals_S = np.log(np.exp(logits_SV).sum(axis=1))
     bits = [(log_totals_S[i] - logits_SV[i, ids[i + 1]]) / math.log(2) for i in range(len(ids) - 1)]
     return bits, [tokenizer.token_bytes[id] for id in ids[1:]]

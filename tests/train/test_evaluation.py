@@ -1,0 +1,107 @@
+"""What a run's evaluation writes."""
+
+import json
+
+import pytest
+
+from tests.tiny import sentences, tiny_config
+from xtoken_jax.errors import XTokenError
+from xtoken_jax.evaluate import Question, bits_per_byte, generate_texts, read_texts, top1_agreement
+from xtoken_jax.models.weights import load_model
+from xtoken_jax.text import ByteTokenizer
+from xtoken_jax.train import setup
+from xtoken_jax.train.evaluation import Evaluation
+
+TEXTS = sentences(3, seed=8)
+QUESTIONS = [Question("7 + 4 =", "11"), Question("Ann has", "3")]
+OPTIONS = {"batch_size": 2, "length": 80, "block_tokens": 64}
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory):
+    """Student and teacher with their tokenizers, and the experiment's directory."""
+    directory = tmp_path_factory.mktemp("tiny")
+    tiny_config(directory)
+    paths = [directory / f"{name}-model" for name in ("student", "teacher")]
+    return [(load_model(path), ByteTokenizer.load(path)) for path in paths], directory
+
+
+@pytest.fixture
+def config(sides, tmp_path):
+    settings = {"sources": [], "batch_size": 2, "length": 80, "max_new_tokens": 4}
+    return tiny_config(
+        sides[1],
+        run_dir=str(tmp_path),
+        evaluation=settings,
+        loss={"block_tokens": 64},
+    )
+
+
+def test_what_is_found_is_added_by_name(sides, config, tmp_path):
+    (student, teacher), _ = sides
+    evaluation = Evaluation(config, TEXTS, QUESTIONS, {"tiny": teacher})
+    evaluation.of_student("student before", *student)
+    evaluation.of_teachers()
+    results = json.loads((tmp_path / "evaluation.json").read_text())
+    assert list(results) == ["student before", "teacher tiny"]
+    bits = [bits_per_byte(*side, TEXTS, **OPTIONS).to_dict() for side in (student, teacher)]
+    agreement = top1_agreement(
+        *(read_texts(*side, TEXTS, **OPTIONS) for side in (student, teacher))
+    )
+    before, of_teacher = results.values()
+    assert before["agreement"] == {"tiny": agreement.to_dict()}
+    assert before.items() >= bits[0].items()
+    assert of_teacher.items() >= bits[1].items()
+    assert before["num_questions"] == of_teacher["num_questions"] == 2
+
+
+def test_answers_are_kept_once_for_each_model(sides, config, tmp_path):
+    (student, teacher), _ = sides
+    evaluation = Evaluation(config, TEXTS, QUESTIONS, {})
+    for name, side in (("a", student), ("b", teacher), ("a", student)):
+        evaluation.of_student(name, *side)
+    lines = (tmp_path / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    samples = [json.loads(line) for line in lines]
+    assert [sample["model"] for sample in samples] == ["b", "b", "a", "a"]
+    prompts = [question.prompt for question in QUESTIONS]
+    texts = generate_texts(*student, prompts, max_new_tokens=4)
+    assert [sample["text"] for sample in samples[2:]] == texts
+    assert "agreement" not in json.loads((tmp_path / "evaluation.json").read_text())["a"]
+    evaluation.clear()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_texts_there_is_nothing(sides, config, tmp_path):
+    (student, teacher), _ = sides
+    evaluation = Evaluation(config, [], QUESTIONS, {"tiny": teacher})
+    evaluation.of_student("student before", *student)
+    evaluation.of_teachers()
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestHeldout:
+    @pytest.fixture(autouse=True)
+    def generator(self):
+        pytest.importorskip("reasoning_gym", reason="the extra `quickstart` is not installed")
+
+    def heldout(self, directory, **settings):
+        sources = [
+            {"kind": "gsm_symbolic", "size": 5},
+            {"kind": "jsonl", "path": f"{directory}/train.jsonl"},
+        ]
+        config = tiny_config(directory, evaluation={"sources": sources, **settings})
+        return setup.heldout(config, setup.load_tokenizers(config))
+
+    def test_questions_are_of_word_problems_alone(self, sides):
+        texts, questions = self.heldout(sides[1], length=1000, max_documents=3, max_questions=4)
+        assert len(texts) == 6
+        assert len(questions) == 4
+        for question, text in zip(questions[:3], texts[:3], strict=True):
+            assert text.startswith(question.prompt)
+
+    def test_none_are_answered_by_default(self, sides):
+        assert self.heldout(sides[1], length=1000)[1] == []
+
+    def test_texts_that_do_not_fit(self, sides):
+        with pytest.raises(XTokenError, match=r"fits in `evaluation\.length` 3 tokens"):
+            self.heldout(sides[1], length=3)

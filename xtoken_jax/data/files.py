@@ -44,7 +44,8 @@ def blocks(path: Path) -> Iterator[bytes]:
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as file:
-            yield from iter(partial(file.read, _BLOCK), b"")
+            # `read` would lose what it has unpacked when it comes to where a file is cut off.
+            yield from iter(partial(file.read1, _BLOCK), b"")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DamagedFileError(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""Chat formats of five families, each with a small tokenizer that has the family's control tokens.
+"""Chat formats of six models, each with a small tokenizer that has the model's control tokens.
 
 The templates are written here from the formats that the families publish: which tokens frame a
 turn, what is put before the first one, what becomes of thoughts, tools and system messages.
@@ -121,8 +121,17 @@ GEMMA3 = r"""
 {%- if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif -%}
 """
 
-# A token for each role, and the eos behind the last turn (microsoft/Phi-4-mini-instruct).
+# ChatML on one line, with a token behind the role; knows no tools (microsoft/phi-4).
 PHI4 = r"""
+{%- macro header(role) -%}{{ '<|im_start|>' + role + '<|im_sep|>' }}{%- endmacro -%}
+{%- for message in messages if message.role in ['system', 'user', 'assistant'] -%}
+{{ header(message.role) + message.content + '<|im_end|>' }}
+{%- endfor -%}
+{%- if add_generation_prompt %}{{ header('assistant') }}{% endif -%}
+"""
+
+# A token for each role, and the eos behind the last turn (microsoft/Phi-4-mini-instruct).
+PHI4_MINI = r"""
 {%- for message in messages -%}
 {{ '<|' + message.role + '|>' + message.content + '<|end|>' }}
 {%- endfor -%}
@@ -144,8 +153,9 @@ FAMILIES = {
     "qwen3": (QWEN3, _CHATML, None, "<|im_end|>", False),
     "llama3": (LLAMA3, (*_LLAMA, "<|eot_id|>"), "<|begin_of_text|>", "<|eot_id|>", True),
     "gemma3": (GEMMA3, _GEMMA, "<bos>", "<eos>", False),
-    "phi4": (
-        PHI4,
+    "phi4": (PHI4, (*_CHATML, "<|im_sep|>"), "<|endoftext|>", "<|im_end|>", True),
+    "phi4_mini": (
+        PHI4_MINI,
         ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
         None,
         "<|endoftext|>",

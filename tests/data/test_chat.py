@@ -74,9 +74,11 @@ ENDS = {
     "qwen3": "<|im_end|>",
     "llama3": "<|eot_id|>",
     "gemma3": "<end_of_turn>",
-    "phi4": "<|end|>",
+    "phi4": "<|im_end|>",
+    "phi4_mini": "<|end|>",
     "no_system": "<end_of_turn>",
 }
+WRITES_CALLS = ("qwen3", "llama3")
 REAL = [name for name in FAMILIES if name != "no_system"]
 # Each family as student and as teacher, and one pair with itself.
 PAIRS = [*zip(REAL, [*REAL[1:], REAL[0]], strict=True), ("llama3", "qwen3"), ("qwen3", "qwen3")]
@@ -111,16 +113,17 @@ class TestTurns:
 
     def test_no_marker_of_one_side_is_text_of_the_other(self, sides, student, teacher, messages):
         example = made(sides, student, teacher, messages)
-        for (tokenizer, _), ids in (
-            (sides[student], example.student_ids),
-            (sides[teacher], example.teachers["one"].ids),
+        for family, ids in (
+            (student, example.student_ids),
+            (teacher, example.teachers["one"].ids),
         ):
+            tokenizer = sides[family][0]
             text = tokenizer.bytes_of(ids)
             assert b"<|" not in text
             assert b"_of_turn>" not in text
-            begins = [id for id in ids if id == tokenizer.bos_id]
-            assert len(begins) == (tokenizer.bos_id is not None)
-            assert ids[0] == tokenizer.bos_id or tokenizer.bos_id is None
+            template, _, bos, *_ = FAMILIES[family]
+            begins = [place for place, piece in enumerate(pieces(tokenizer, ids)) if piece == bos]
+            assert begins == ([0] if "bos_token" in template else [])
 
 
 class TestEnds:
@@ -194,12 +197,48 @@ class TestTemplates:
         assert "205" in middle.removesuffix("It is 205.")
         assert found.count(("<|im_end|>", "<|eot_id|>")) == 4
 
-    def test_a_template_that_knows_no_tools_fails_with_the_record(self, sides):
-        problem = made(sides, "qwen3", "gemma3", TOOL_TURNS)
-        assert problem.kind == "template failed"
-        assert problem.message.startswith("f:1: the chat template of ")
-        assert "gemma3" in problem.message
-        assert "roles must alternate" in problem.message
+    @pytest.mark.parametrize(("student", "teacher"), PAIRS)
+    def test_a_tools_answer_is_read_by_each_side_that_has_a_place_for_it(
+        self, sides, student, teacher
+    ):
+        """Asked for in words, as no template but two writes calls."""
+        messages = [TURNS[0], TURNS[1], {"role": "tool", "content": "206"}, TURNS[3]]
+        example = made(sides, student, teacher, messages)
+        if "gemma3" in (student, teacher):
+            assert "gemma3: TemplateError: Conversation roles must alt" in example.message
+            return
+        answers = learnt(example, sides[student][0])
+        assert answers[0] == f"It is 205.{ENDS[student]}"
+        assert answers[-1].endswith(f"Two coins.{ENDS[student]}")
+        found = pairs(example, sides[student][0], sides[teacher][0])
+        met = "".join(one for one, other in found if one == other)
+        assert ("206" in met) == ("phi4" not in (student, teacher))
+        assert found.count((ENDS[student], ENDS[teacher])) >= 3
+
+    @pytest.mark.parametrize(("student", "teacher"), PAIRS)
+    def test_a_template_that_leaves_out_calls_or_fails_is_named(self, sides, student, teacher):
+        example = made(sides, student, teacher, TOOL_TURNS, tools=TOOLS)
+        bad = next((name for name in (student, teacher) if name not in WRITES_CALLS), None)
+        if bad is None:
+            assert "201" in learnt(example, sides[student][0])[0]
+            return
+        told = "TemplateError: Conversation roles must alternate"
+        told = told if bad == "gemma3" else "it must write tool calls, but leaves them out"
+        assert example.kind == "template failed"
+        assert example.message.startswith("f:1: the chat template of ")
+        assert f"/{bad}: {told}" in example.message
+
+    @pytest.mark.parametrize(("student", "teacher"), PAIRS)
+    def test_thoughts_meet_as_each_side_writes_them(self, sides, student, teacher):
+        thoughts = "<think>\n201 and 4\n</think>\n\n"
+        messages = [*TURNS[:3], {**TURNS[3], "content": f"{thoughts}Two coins."}]
+        example = made(sides, student, teacher, messages)
+        answer = f"{thoughts}Two coins.{ENDS[student]}"
+        assert learnt(example, sides[student][0]) == [f"It is 205.{ENDS[student]}", answer]
+        found = pairs(example, sides[student][0], sides[teacher][0])
+        closing = found.index((ENDS[student], ENDS[teacher]), len(found) - 3)
+        met = "".join(one for one, other in found[:closing] if one == other)
+        assert met.endswith(f"{thoughts}Two coins.")
 
     def test_thoughts_are_learnt_where_the_student_writes_them(self, sides):
         thoughts = "<think>\n201 and 4\n</think>\n\n"

@@ -197,6 +197,17 @@ class TestTables:
         with pytest.raises(UsageError, match="split 'test'"):
             list(hf_dataset(path, name=None, split="test"))
 
+    def test_a_data_set_that_cannot_be_read_to_its_end(self, tmp_path, monkeypatch):
+        datasets = pytest.importorskip("datasets", reason="the extra `data` is not installed")
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        (tmp_path / "files").mkdir()
+        (tmp_path / "files" / "train.jsonl").write_text('{"text": "one"}\n{"text": "tw')
+        with pytest.raises(XTokenError) as error:
+            list(hf_dataset(f"{tmp_path}/files", name=None, split="train"))
+        assert f"{tmp_path}/files:train must be readable to its end, but after 0 records" in str(
+            error.value
+        )
+
     def test_a_data_set_saved_to_disk(self, tmp_path):
         datasets = pytest.importorskip("datasets", reason="the extra `data` is not installed")
         path = str(tmp_path / "saved")
@@ -223,6 +234,11 @@ class TestRecords:
         content = {"prompt": [USER, ASSISTANT, USER], "completion": [ASSISTANT]}
         chat = one_record(content, format="completion")
         assert chat == Chat((USER, ASSISTANT, USER, ASSISTANT), "f:1", first_learnt=3)
+
+    @pytest.mark.parametrize("calls", [None, []])
+    def test_no_calls_are_none(self, calls):
+        chat = one_record({"messages": [{**ASSISTANT, "tool_calls": calls}]})
+        assert chat.messages == (ASSISTANT,)
 
     def test_a_chat_with_tools_and_parts_of_text(self):
         parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]

@@ -141,8 +141,10 @@ def _chat(content: Mapping[str, Any], record: str, *, first: int = 0) -> Item:
 def _message(message: Any, place: str) -> dict[str, Any] | Problem:
     if not isinstance(message, Mapping):
         return Problem("wrong type", f"{place} must be an object, got {message!r:.60}")
-    # A table has every field in every row, None where a record has none.
+    # A table has every field in every row, None where a record has none; and no calls are none.
     message = {name: value for name, value in message.items() if value is not None}
+    if not message.get("tool_calls", True):
+        del message["tool_calls"]
     role = message.get("role")
     if role not in ROLES:
         kind = "missing field" if role is None else "unknown role"

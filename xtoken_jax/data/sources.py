@@ -1,5 +1,6 @@
 """Where records come from: files, data sets, and two generators that need no file."""
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Literal
 from xtoken_jax.data.files import DamagedFileError, blocks, lines, matches
 from xtoken_jax.data.problems import Problem
 from xtoken_jax.data.records import Document, Format, Item, read_record
-from xtoken_jax.errors import UsageError
+from xtoken_jax.errors import UsageError, XTokenError
 
 SourceKind = Literal["text", "jsonl", "parquet", "hf", "gsm_symbolic", "python_docs"]
 Part = Literal["all", "train", "heldout"]
@@ -155,12 +156,23 @@ def hf_dataset(
 
     Raises:
         UsageError: `datasets` is not installed, or there is no such data set or split.
+        XTokenError: reading stops before the end; nobody knows how many records are lost then.
     """
     try:
         import datasets
     except ImportError as error:
         raise UsageError("source hf needs datasets: pip install 'xtoken_jax[data]'") from error
-    for number, content in enumerate(_hf_rows(datasets, path, name, split)):
+    rows = iter(_hf_rows(datasets, path, name, split))
+    for number in itertools.count():
+        try:
+            content = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:  # readers of many formats, from disks and networks
+            raise XTokenError(
+                f"{path}:{split} must be readable to its end, but after {number} records came "
+                f"{type(error).__name__}: {error!s:.200}"
+            ) from error
         yield read_record(content, f"{path}:{split}:{number}", format=format, field=field)
 
 

@@ -112,9 +112,13 @@ class ChatTemplate:
         A system message goes before the first user's where the template has no place for it.
 
         Raises:
-            XTokenError: the template fails, or hides what it does with the messages.
+            XTokenError: the template fails, leaves out tool calls, or hides what it does with the
+                messages.
         """
         text = self._text(self._folded(messages), tools)
+        if self._leaves_out_calls(text, messages, tools):
+            # Else an answer that is a call would be learnt as an answer that says nothing.
+            raise XTokenError("it must write tool calls, but leaves them out")
         marked = self._text(self._folded(_marked(messages)), tools)
         unmarked, places = _read_marks(marked, len(messages))
         if unmarked != text:
@@ -147,6 +151,20 @@ class ChatTemplate:
         except Exception as error:  # a template is a program, and may fail in any way
             raise XTokenError(f"{type(error).__name__}: {error}") from error
         return cast(str, rendered)
+
+    def _leaves_out_calls(
+        self, text: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None
+    ) -> bool:
+        if not any("tool_calls" in message for message in messages):
+            return False
+        without = [
+            {name: value for name, value in message.items() if name != "tool_calls"}
+            for message in messages
+        ]
+        try:
+            return self._text(self._folded(without), tools) == text
+        except XTokenError:  # an answer needs words or calls there
+            return False
 
     def _probe_system(self) -> bool:
         messages = [{"role": "system", "content": "\uf8ff"}, {"role": "user", "content": "a"}]

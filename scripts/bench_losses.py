@@ -13,70 +13,21 @@ have one token on both sides. The peers are PyTorch's, in an environment that th
 import argparse
 import json
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from peers.contestants import THREADS, Contestant, peer_python, use_two_cores
+
 from xtoken_jax.projection import build_projection, save_projection
 from xtoken_jax.text import ByteTokenizer
 from xtoken_jax.text.references import resolve
 
-_HERE = Path(__file__).resolve().parent
-_PEERS = _HERE.parent / "build" / "peers"
-_PEER_PACKAGES = ["torch==2.13.0", "trl==1.16.0", "transformers==5.23.0", "safetensors"]
-_THREADS = 2
 # Rows of a model's unembedding where it has more than its tokenizer has tokens.
 _VOCAB_SIZES = {"qwen3": 151_936}
 _LOSSES = ["p_kl", "p_kl_chain_rule", "h_kl", "gold", "uld"]
 _FORMS = ["fused", "plain", "peer"]
-
-
-class Contestant:
-    """A process that runs one loss when told to."""
-
-    def __init__(self, python: str, case: dict[str, Any], log: Path) -> None:
-        script = "torch_losses.py" if case["form"] == "peer" else "jax_losses.py"
-        self.log = log
-        with log.open("w") as errors:
-            self.process = subprocess.Popen(
-                [python, str(_HERE / "peers" / script), json.dumps(case)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        self.slow_seconds = case["slow_seconds"]
-        self.seconds: list[float] = []
-        self.facts = self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()
-        if line:
-            return json.loads(line)
-        last = (self.log.read_text().strip().splitlines() or ["no word"])[-1]
-        return {"error": f"ended with {self.process.wait()}: {last[:200]}"}
-
-    def repeat(self) -> None:
-        """Run once more, unless it failed or is slow: then its first run counts."""
-        if "error" in self.facts:
-            return
-        if self.facts["first_seconds"] > self.slow_seconds:
-            self.seconds = [self.facts["first_seconds"]]
-            return
-        self.process.stdin.write("run\n")
-        self.process.stdin.flush()
-        self.seconds.append(self._answer()["seconds"])
-
-    def close(self) -> dict[str, Any]:
-        """End the process; what is known of the contestant."""
-        self.process.communicate()
-        if self.seconds:
-            self.facts["seconds"] = statistics.median(self.seconds)
-            self.facts["least_seconds"] = min(self.seconds)
-        return self.facts
 
 
 def _without_slow(pythons, rows, case, loss):
@@ -96,7 +47,10 @@ def bench_row(
     """One loss at one size: every form of it, by turns."""
     contestants = {
         form: Contestant(
-            python, {**case, "form": form}, Path(case["projection"]).with_suffix(f".{form}.log")
+            python,
+            "torch_losses.py" if form == "peer" else "jax_losses.py",
+            {**case, "form": form},
+            Path(case["projection"]).with_suffix(f".{form}.log"),
         )
         for form, python in pythons.items()
     }
@@ -140,7 +94,7 @@ def bench_pair(pair: str, options: argparse.Namespace, pythons: dict[str, str]) 
             "inputs": options.inputs,
             "width": options.width,
             "block_tokens": options.block_tokens,
-            "threads": _THREADS,
+            "threads": THREADS,
             "slow_seconds": options.slow_seconds,
             "limit_bytes": int(options.memory_gb * 1e9),
         }
@@ -169,20 +123,6 @@ def _line(row: dict[str, Any]) -> str:
     return " | ".join(cells)
 
 
-def peer_python(given: str | None) -> str:
-    """The interpreter that has the peers; installs them into build/peers where needed."""
-    if given:
-        return given
-    python, done = _PEERS / "bin" / "python", _PEERS / "installed.txt"
-    wanted = "\n".join(_PEER_PACKAGES)
-    if not done.exists() or done.read_text() != wanted:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(_PEERS)], check=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run(pip + _PEER_PACKAGES, check=True, stdout=sys.stderr)
-        done.write_text(wanted)
-    return str(python)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON alone")
@@ -200,8 +140,7 @@ def main() -> None:
     )
     parser.add_argument("--peer-python", help="an interpreter that has torch and trl")
     options = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:_THREADS])
-    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "JAX_PLATFORMS": "cpu"}
+    use_two_cores()
     pythons = {form: sys.executable for form in options.forms}
     if "peer" in pythons:
         pythons["peer"] = peer_python(options.peer_python)

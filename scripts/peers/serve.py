@@ -42,9 +42,11 @@ def arrays(case: dict[str, Any]) -> list[np.ndarray]:
 def serve(build: Callable[[dict[str, Any]], tuple[Callable[[], float], dict[str, Any]]]) -> None:
     """Build the contestant of the command line, then run it once for each line of the input.
 
+    At the end it says the most memory that was resident since it was built, and what `more` gives.
+
     Args:
         build: From a case to a call that returns the loss, having computed its gradient, and to
-            facts about it.
+            facts about it; one of them, `more`, may be a function that gives others at the end.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print goes elsewhere
@@ -54,6 +56,7 @@ def serve(build: Callable[[dict[str, Any]], tuple[Callable[[], float], dict[str,
     resource.setrlimit(resource.RLIMIT_DATA, (case["limit_bytes"],) * 2)
     try:
         run, facts = build(case)
+        more = facts.pop("more", dict)
         facts |= measured(run)
         if facts["first_seconds"] < case["slow_seconds"]:
             # Again, because what the first run freed may still have been counted before it, or
@@ -62,6 +65,7 @@ def serve(build: Callable[[dict[str, Any]], tuple[Callable[[], float], dict[str,
     except (MemoryError, RuntimeError) as error:
         # PyTorch and XLA say so in their own ways.
         facts, run = {"error": str(error).strip().splitlines()[0][:200] or "out of memory"}, None
+        more = dict
     print(json.dumps(facts), file=answers)
     for _ in sys.stdin:
         if run is None:
@@ -69,6 +73,7 @@ def serve(build: Callable[[dict[str, Any]], tuple[Callable[[], float], dict[str,
         start = time.perf_counter()
         run()
         print(json.dumps({"seconds": time.perf_counter() - start}), file=answers)
+    print(json.dumps({"resident_bytes": _status("VmHWM"), **more()}), file=answers)
 
 
 def measured(run: Callable[[], float]) -> dict[str, float]:

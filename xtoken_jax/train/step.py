@@ -208,11 +208,8 @@ def make_step(
         norm = optax.tree.norm(gradient.student)
         is_finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
         healthy = state.healthy & (is_finite | (state.skipped < max_skipped_steps))
-        updates, new_optimiser = optimiser.update(gradient, state.optimiser, state.params)
-        params, optimiser_state = jax.tree.map(
-            lambda after, before: jnp.where(healthy & is_finite, after, before),
-            (optax.apply_updates(state.params, updates), new_optimiser),
-            (state.params, state.optimiser),
+        params, optimiser_state = update_in_place(
+            optimiser, gradient, state.params, state.optimiser, where=healthy & is_finite
         )
         number = state.step + healthy
         skipped = state.skipped + (healthy & ~is_finite)
@@ -220,6 +217,34 @@ def make_step(
         return TrainState(params, optimiser_state, number, skipped, healthy), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def update_in_place(
+    optimiser: optax.GradientTransformation,
+    gradient: Any,
+    params: Any,
+    optimiser_state: optax.OptState,
+    *,
+    where: Bool[Array, ""],
+) -> tuple[Any, optax.OptState]:
+    """Parameters, a tree like their gradient, and the optimiser's state after one update.
+
+    Args:
+        optimiser: Made the state.
+        gradient: Of the parameters.
+        params: Any tree of arrays.
+        optimiser_state: Likewise.
+        where: Whether to update at all; if not, both come back as they were.
+
+    A condition, and not `jnp.where` on the results: those would need the old values still when the
+    new ones are there, and XLA on a CPU then copies a state that was donated.
+    """
+
+    def updated(params: Any, optimiser_state: optax.OptState) -> tuple[Any, optax.OptState]:
+        updates, optimiser_state = optimiser.update(gradient, optimiser_state, params)
+        return optax.apply_updates(params, updates), optimiser_state
+
+    return jax.lax.cond(where, updated, lambda *unchanged: unchanged, params, optimiser_state)
 
 
 def _with_learned(lesson: Lesson, logits_N: Float[Array, " N"]) -> Lesson:

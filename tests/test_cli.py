@@ -13,6 +13,7 @@ COMMANDS = (
     "align",
     "project",
     "audit",
+    "init",
     "eval",
     "generate",
     "report",

@@ -13,6 +13,7 @@ from xtoken_jax.cli.audit import Audit
 from xtoken_jax.cli.data import run_data
 from xtoken_jax.cli.evaluate import Eval
 from xtoken_jax.cli.generate import Generate
+from xtoken_jax.cli.init import Init
 from xtoken_jax.cli.parsing import parse
 from xtoken_jax.cli.plan import run_plan
 from xtoken_jax.cli.prepare import run_prepare
@@ -26,6 +27,7 @@ _COMMANDS: dict[str, type] = {
     "align": Align,
     "project": Project,
     "audit": Audit,
+    "init": Init,
     "eval": Eval,
     "generate": Generate,
     "report": Report,

@@ -1,11 +1,14 @@
 """What README and docs/ show runs, and what they link to is there."""
 
+import ast
 import functools
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from xtoken_jax.config import check_config
 from xtoken_jax.text import ByteTokenizer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -60,3 +63,57 @@ def test_the_table_is_of_the_quickstart():
     readme = README.read_text(encoding="utf-8")
     for name in ("student before", "teacher smollm2", "student after", "student's change"):
         assert re.search(rf"\| {name} \| \S+ \| \S+ \|", readme), name
+
+
+CONFIGS = [
+    pytest.param(yaml.safe_load(block), id=f"{page.name}:{number}")
+    for page in PAGES
+    for number, block in enumerate(
+        re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
+    )
+]
+OF_ANOTHER_PROGRAM = {"task"}  # fields of a task of lm-eval
+REST = {
+    "run_dir": "runs/mine",
+    "student": {"model": "owner/student"},
+    "teachers": {},
+    "data": {"train": [{"kind": "text", "path": "*.txt"}]},
+}
+
+
+@pytest.mark.parametrize("content", CONFIGS)
+def test_configs_are_valid(content):
+    if OF_ANOTHER_PROGRAM.isdisjoint(content):
+        check_config(REST | content, name="block")
+
+
+FILLED = "…"  # in a message, what is filled in
+
+
+@functools.cache
+def texts_of_the_package() -> tuple[str, ...]:
+    """Each string in the package, without quotes around names of fields."""
+    texts = []
+    for path in (REPOSITORY / "xtoken_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            if all(isinstance(part, ast.Constant | ast.FormattedValue) for part in parts):
+                shown = (getattr(part, "value", "") for part in parts)
+                texts.append("".join(x if isinstance(x, str) else FILLED for x in shown))
+    return tuple(text.replace("`", "") for text in texts)
+
+
+MESSAGES = re.findall(
+    r"^\| `([^|]*)` \|", (REPOSITORY / "docs/troubleshooting.md").read_text("utf-8"), re.M
+)
+
+
+def test_there_are_messages():
+    assert len(MESSAGES) > 20
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_messages_are_the_packages(message):
+    known = [piece.strip(" :") for piece in message.split(FILLED)]
+    pattern = re.compile(".*".join(map(re.escape, known)), re.S)
+    assert any(pattern.search(text) for text in texts_of_the_package())

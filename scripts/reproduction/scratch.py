@@ -1,0 +1,216 @@
+"""Tiny pairs from scratch: a teacher that knows sums, and a student of another tokenizer.
+
+Of the texts three answers in ten are wrong. The teacher has read every sum many times and knows the
+right answer, the likeliest; the student reads each a few times, which does not tell it. What it
+answers right beyond cross-entropy alone, it has from the teacher.
+
+`packed`: the student has a token for `111` and the teacher one a digit. `split`: the reverse.
+"""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from reproduction.cells import Cell, merged, trained_model
+from reproduction.methods import METHODS
+from xtoken_jax.files import replaced_file
+from xtoken_jax.models.architecture import Architecture
+from xtoken_jax.models.decoder import Decoder
+from xtoken_jax.models.weights import save_model
+from xtoken_jax.text import ByteTokenizer
+
+SETTINGS = {"packed": True, "split": False}  # by whether the student packs digits
+_FIRST, _SECOND = range(85, 115), range(20, 30)
+_WRONG_SHARE = 0.3
+_BEGIN, _END = "<|begin_of_text|>", "<|end_of_text|>"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is read."""
+
+    teacher_steps: int
+    teacher_reads: int
+    """Texts of each sum."""
+    student_steps: int
+    student_reads: int
+
+
+BUDGETS = {
+    "small": Budget(teacher_steps=2400, teacher_reads=200, student_steps=400, student_reads=3),
+    "full": Budget(teacher_steps=2400, teacher_reads=200, student_steps=1200, student_reads=3),
+}
+
+
+def cells(directory: Path, budget: str, seeds: Sequence[int]) -> Iterator[Cell]:
+    """All cells, a seed after the other; teachers and random students are made when needed."""
+    size = BUDGETS[budget]
+    for seed in seeds:
+        for setting, packs in SETTINGS.items():
+            teacher = _teacher(directory, size, packs=not packs)
+            student = _model(directory / "models" / f"{setting}-{seed}", packs=packs, seed=seed + 1)
+            base = _config(
+                student,
+                _texts(directory / f"student-{seed}.jsonl", reads=size.student_reads, seed=seed),
+                _sums(directory / "sums.jsonl"),
+                steps=size.student_steps,
+                batch_size=2,
+            )
+            base["seed"] = seed
+            for name, method in METHODS.items():
+                taught = {
+                    "teachers": {
+                        "sums": {
+                            "model": str(teacher),
+                            "dtype": "float32",
+                            "length": 384,
+                            "loss": dict(method.loss),
+                            "projection": dict(method.projection),
+                        }
+                    },
+                    "loss": dict(method.scaling),
+                }
+                yield Cell(setting, name, seed, merged(base, taught))
+
+
+def _teacher(directory: Path, size: Budget, *, packs: bool) -> Path:
+    """The teacher of one tokenizer, trained on cross-entropy."""
+    kind = "packing" if packs else "splitting"
+    config = _config(
+        _model(directory / "models" / f"{kind}-teacher", packs=packs, seed=0),
+        _texts(directory / "teacher.jsonl", reads=size.teacher_reads, seed=1_000_003),
+        _sums(directory / "sums.jsonl"),
+        steps=size.teacher_steps,
+        batch_size=4,
+    )
+    return trained_model(config, directory / f"{kind}-teacher")
+
+
+def _config(
+    model: Path, train: Path, heldout: Path, *, steps: int, batch_size: int
+) -> dict[str, Any]:
+    return {
+        "student": {"model": str(model), "dtype": "float32", "remat": "none"},
+        "teachers": {},
+        "data": {
+            "train": [{"kind": "jsonl", "path": str(train)}],
+            "batch_size": batch_size,
+            "student_length": 256,
+        },
+        "loss": {"block_tokens": 1024},
+        "optim": {
+            "steps": steps,
+            "learning_rate": 5e-3,
+            "warmup_steps": 20,
+            "weight_decay": 0.01,
+        },
+        "checkpoint": {"every_steps": 1_000_000, "keep": 1},
+        "evaluation": {
+            "sources": [{"kind": "jsonl", "path": str(heldout)}],
+            "max_documents": 300,
+            "batch_size": 100,
+            "length": 32,
+            "max_questions": 300,
+            "max_new_tokens": 7,
+        },
+    }
+
+
+def sum_text(first: int, second: int, answer: int) -> str:
+    """A sum in the form from which evaluation makes a question."""
+    return f"{first}+{second}\nAnswer: ####{answer}"
+
+
+def noisy_texts(*, reads: int, seed: int) -> list[str]:
+    """Each sum `reads` times, shuffled; three answers in ten are drawn from all other ones."""
+    draw = random.Random(seed)
+    answers = range(_FIRST[0] + _SECOND[0], _FIRST[-1] + _SECOND[-1] + 1)
+    texts = []
+    for first in _FIRST:
+        for second in _SECOND:
+            right = first + second
+            wrong = [answer for answer in answers if answer != right]
+            for _ in range(reads):
+                is_wrong = draw.random() < _WRONG_SHARE
+                texts.append(sum_text(first, second, draw.choice(wrong) if is_wrong else right))
+    draw.shuffle(texts)
+    return texts
+
+
+def _texts(path: Path, *, reads: int, seed: int) -> Path:
+    return _jsonl(path, noisy_texts(reads=reads, seed=seed))
+
+
+def _sums(path: Path) -> Path:
+    return _jsonl(path, [sum_text(a, b, a + b) for a in _FIRST for b in _SECOND])
+
+
+def _jsonl(path: Path, texts: Sequence[str]) -> Path:
+    if not path.exists():
+        with replaced_file(path) as temporary:
+            temporary.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+def _model(directory: Path, *, packs: bool, seed: int) -> Path:
+    """A random model with its tokenizer; kept once made."""
+    if (directory / "config.json").is_file():
+        return directory
+    with_tokenizer = digit_tokenizer(directory.with_name(f"tokenizer-{packs}"), packs=packs)
+    tokenizer = ByteTokenizer.load(with_tokenizer)
+    architecture = Architecture(
+        vocab_size=tokenizer.num_tokens,
+        hidden_size=96,
+        ffn_size=384,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=4,
+        head_dim=24,
+        tied=True,
+        bos_token_id=tokenizer.bos_id,
+        eos_token_id=tokenizer.eos_id,
+    )
+    model = Decoder(architecture, rngs=nnx.Rngs(seed))
+    save_model(model, directory, tokenizer_dir=with_tokenizer)
+    return directory
+
+
+def digit_tokenizer(directory: Path, *, packs: bool) -> Path:
+    """Write a byte-level tokenizer that has a token a number, or one a digit."""
+    digits = r"\p{N}{1,3}" if packs else r"\p{N}"
+    cut = Regex(rf"\p{{L}}+|{digits}|\s+|[^\s\p{{L}}\p{{N}}]+")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(cut, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000,  # more than there are merges to make
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=[_BEGIN, _END],
+        show_progress=False,
+    )
+    numbers = [str(number) for number in range(200)]
+    tokenizer.train_from_iterator([*numbers, sum_text(1, 2, 3)], trainer)
+    begin = (_BEGIN, tokenizer.token_to_id(_BEGIN))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{_BEGIN} $A", special_tokens=[begin]
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    declared = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": _BEGIN,
+        "eos_token": _END,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(declared))
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return directory

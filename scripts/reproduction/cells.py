@@ -38,15 +38,6 @@ class Cell:
         return self.setting, self.method, self.seed
 
 
-def merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping with changes; a mapping in it changes only its own keys."""
-    result = dict(content)
-    for name, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
-        result[name] = merged(result[name], value) if both else value
-    return result
-
-
 def read_results(path: Path) -> list[dict[str, Any]]:
     """The finished cells of a file, one a line; none where there is no file."""
     if not path.exists():
@@ -69,10 +60,8 @@ def run_cells(cells: Iterable[Cell], directory: Path, results_path: Path) -> Non
         if cell.key in done:
             continue
         print(f"== {cell.name}, seed {cell.seed}", flush=True)
-        result = {
-            **dict(zip(("setting", "method", "seed"), cell.key, strict=True)),
-            **_run(cell, directory),
-        }
+        named = {"setting": cell.setting, "method": cell.method, "seed": cell.seed}
+        result = named | _run(cell, directory)
         done.add(cell.key)
         lines = [json.dumps(each) for each in (*read_results(results_path), result)]
         with replaced_file(results_path) as temporary:

@@ -21,9 +21,23 @@ class Method:
     projection: Mapping[str, Any] = field(default_factory=dict)
     scaling: Mapping[str, Any] = field(default_factory=lambda: {"scaling": "dynamic"})
 
+    def applied_to(self, config: Mapping[str, Any], teacher: str) -> dict[str, Any]:
+        """The config with this method between its student and the teacher of that name."""
+        changes = {"loss": dict(self.loss), "projection": dict(self.projection)}
+        return merged(config, {"teachers": {teacher: changes}, "loss": self.scaling})
+
 
 def _fixed(weight: float) -> dict[str, Any]:
     return {"scaling": "fixed", "distillation_weight": weight, "cross_entropy_weight": 1.0}
+
+
+def merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with changes; a mapping in it changes only its own keys."""
+    result = dict(content)
+    for name, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+        result[name] = merged(result[name], value) if both else value
+    return result
 
 
 BASELINE = "ce"

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduction.cells import Cell, merged, trained_model
-from reproduction.methods import BASELINE, METHODS
+from reproduction.cells import Cell, trained_model
+from reproduction.methods import BASELINE, METHODS, merged
 from xtoken_jax.files import replaced_file
 
 _TEACHER = "asset:smollm2-135m"
 _VOCABULARIES = {"packed": "asset:llama3", "split": "asset:qwen3", "prose": "asset:llama3"}
-# The question of `prose` is general text, not numerals: one method of each kind answers it.
-_OF_PROSE = (BASELINE, "uld", "gold", "h_kl", "p_kl", "c_kl")
+# One method of each kind; `prose` has no numerals that the variants would be about.
+_KINDS = (BASELINE, "uld", "gold", "h_kl", "p_kl", "c_kl")
 _HELDOUT_EVERY = 5  # of the templates
 
 
@@ -34,49 +34,56 @@ class Budget:
     documents: int
     """Held-out texts to read."""
     questions: int
-    """Held-out problems to answer."""
+    """Held-out problems to answer; of few the tuned teacher itself answers none right."""
 
 
 BUDGETS = {
-    "small": Budget(teacher_steps=100, student_steps=30, batch_size=1, documents=12, questions=4),
+    "small": Budget(teacher_steps=100, student_steps=30, batch_size=1, documents=12, questions=0),
     "full": Budget(teacher_steps=300, student_steps=90, batch_size=2, documents=48, questions=24),
 }
 _PROBLEMS_OF_STUDENT, _PROBLEMS_OF_TEACHER, _HELDOUT_PROBLEMS = 30, 1000, 60
 
 
 def cells(directory: Path, budget: str, seeds: Sequence[int]) -> Iterator[Cell]:
-    """All cells, a seed after the other; the teacher is tuned when it is needed."""
+    """All cells, a seed after the other, one method of each kind in all settings first.
+
+    The teacher is tuned when it is needed.
+    """
     size = BUDGETS[budget]
+    variants = [name for name in METHODS if name not in _KINDS]
     for seed in seeds:
-        for setting, vocabulary in _VOCABULARIES.items():
-            base = _config(size, steps=size.student_steps, batch_size=size.batch_size)
-            base |= {"student": {"model": _TEACHER, "tokenizer": vocabulary, "dtype": "float32"}}
-            if setting == "prose":
-                teacher, methods = _TEACHER, {name: METHODS[name] for name in _OF_PROSE}
-                train: dict[str, Any] = {"kind": "python_docs", "part": "train"}
-                heldout: dict[str, Any] = {"kind": "python_docs", "part": "heldout"}
-            else:
-                teacher, methods = str(_teacher(directory, size)), METHODS
-                train = _problems(directory, "student", _PROBLEMS_OF_STUDENT, seed=seed + 1)
-                heldout = _problems(directory, "heldout", _HELDOUT_PROBLEMS, seed=1_000_003)
-            base = merged(
-                base,
-                {
-                    "seed": seed,
-                    "data": {"train": [train]},
-                    "evaluation": {"sources": [heldout]},
-                },
-            )
-            for name, method in methods.items():
-                taught = {
-                    "model": teacher,
-                    "dtype": "float32",
-                    "length": 448,
-                    "loss": dict(method.loss),
-                    "projection": dict(method.projection),
-                }
-                changes = {"teachers": {"smollm2": taught}, "loss": dict(method.scaling)}
-                yield Cell(setting, name, seed, merged(base, changes))
+        bases = {setting: _base(directory, size, setting, seed) for setting in _VOCABULARIES}
+        for names, settings in ((_KINDS, _VOCABULARIES), (variants, ("packed", "split"))):
+            for setting in settings:
+                for name in names:
+                    config = METHODS[name].applied_to(bases[setting], "smollm2")
+                    yield Cell(setting, name, seed, config)
+
+
+def _base(directory: Path, size: Budget, setting: str, seed: int) -> dict[str, Any]:
+    """The config of a setting and a seed, to which a method is applied."""
+    if setting == "prose":
+        teacher = _TEACHER
+        train: dict[str, Any] = {"kind": "python_docs", "part": "train"}
+        heldout: dict[str, Any] = {"kind": "python_docs", "part": "heldout"}
+    else:
+        teacher = str(_teacher(directory, size))
+        train = _problems(directory, "student", _PROBLEMS_OF_STUDENT, seed=seed + 1)
+        heldout = _problems(directory, "heldout", _HELDOUT_PROBLEMS, seed=1_000_003)
+    return merged(
+        _config(size, steps=size.student_steps, batch_size=size.batch_size),
+        {
+            "seed": seed,
+            "student": {
+                "model": _TEACHER,
+                "tokenizer": _VOCABULARIES[setting],
+                "dtype": "float32",
+            },
+            "teachers": {"smollm2": {"model": teacher, "dtype": "float32", "length": 448}},
+            "data": {"train": [train]},
+            "evaluation": {"sources": [heldout]},
+        },
+    )
 
 
 def _teacher(directory: Path, size: Budget) -> Path:

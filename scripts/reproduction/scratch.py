@@ -17,8 +17,8 @@ from typing import Any
 from flax import nnx
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from reproduction.cells import Cell, merged, trained_model
-from reproduction.methods import METHODS
+from reproduction.cells import Cell, trained_model
+from reproduction.methods import METHODS, merged
 from xtoken_jax.files import replaced_file
 from xtoken_jax.models.architecture import Architecture
 from xtoken_jax.models.decoder import Decoder
@@ -62,21 +62,10 @@ def cells(directory: Path, budget: str, seeds: Sequence[int]) -> Iterator[Cell]:
                 steps=size.student_steps,
                 batch_size=2,
             )
-            base["seed"] = seed
+            teaching = {"model": str(teacher), "dtype": "float32", "length": 384}
+            base = merged(base, {"seed": seed, "teachers": {"sums": teaching}})
             for name, method in METHODS.items():
-                taught = {
-                    "teachers": {
-                        "sums": {
-                            "model": str(teacher),
-                            "dtype": "float32",
-                            "length": 384,
-                            "loss": dict(method.loss),
-                            "projection": dict(method.projection),
-                        }
-                    },
-                    "loss": dict(method.scaling),
-                }
-                yield Cell(setting, name, seed, merged(base, taught))
+                yield Cell(setting, name, seed, method.applied_to(base, "sums"))
 
 
 def _teacher(directory: Path, size: Budget, *, packs: bool) -> Path:

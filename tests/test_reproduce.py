@@ -1,0 +1,193 @@
+"""The helpers of scripts/reproduce.py: cells that are run once, their configs and their tables."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+
+from reproduction import cells, pretrained, scratch
+from reproduction.cells import Cell, read_results, run_cells
+from reproduction.methods import BASELINE, METHODS, merged
+from reproduction.table import draw, markdown, mean_and_spread
+
+from xtoken_jax.config import check_config, load_config, to_dict
+from xtoken_jax.evaluate import questions_of
+from xtoken_jax.text import ByteTokenizer
+
+QUICKSTART = Path(__file__).resolve().parent.parent / "configs" / "quickstart.yaml"
+
+
+def _applied(name: str) -> dict[str, Any]:
+    """The quickstart with a method, every default written out."""
+    config = METHODS[name].applied_to(to_dict(load_config(QUICKSTART)), "smollm2")
+    return to_dict(check_config(config, name=name))
+
+
+def test_methods_are_valid_and_all_different() -> None:
+    configs = {name: _applied(name) for name in METHODS}
+    assert len({json.dumps(config, sort_keys=True) for config in configs.values()}) == len(METHODS)
+    assert configs[BASELINE]["loss"]["distillation_weight"] == 0
+    for name, config in configs.items():
+        loss = config["teachers"]["smollm2"]["loss"]
+        assert name == BASELINE or name.startswith(loss["kind"])
+
+
+def test_merged_changes_only_what_is_named_and_nothing_in_place() -> None:
+    before = {"a": {"b": 1, "c": 2}, "d": [1]}
+    assert merged(before, {"a": {"b": 3}, "d": [2]}) == {"a": {"b": 3, "c": 2}, "d": [2]}
+    assert before == {"a": {"b": 1, "c": 2}, "d": [1]}
+
+
+class TestCells:
+    """Each cell is run once, whatever stops in between."""
+
+    @pytest.fixture
+    def runs(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Directories of the runs that were trained, by a stand-in that writes what a run does."""
+        trained: list[str] = []
+
+        def train(config: Any) -> SimpleNamespace:
+            run_dir = Path(config.run_dir)
+            trained.append(f"{run_dir.parent.name}/{run_dir.name}")
+            (run_dir / "checkpoints").mkdir(parents=True)
+            (run_dir / "evaluation.json").write_text(json.dumps({"student after": {"all": 1.5}}))
+            (run_dir / "metrics.jsonl").write_text("")
+            return SimpleNamespace(stopped_by="SIGTERM" if "stopped" in run_dir.name else None)
+
+        monkeypatch.setattr(cells, "train", train)
+        return trained
+
+    def _cell(self, method: str, seed: int = 0) -> Cell:
+        config = to_dict(load_config(QUICKSTART))
+        return Cell("packed", method, seed, config)
+
+    def test_only_what_is_not_finished_is_run(self, tmp_path: Path, runs: list[str]) -> None:
+        results = tmp_path / "scratch-small.jsonl"
+        run_cells([self._cell("ce")], tmp_path, results)
+        run_cells([self._cell("ce"), self._cell("gold"), self._cell("ce", 1)], tmp_path, results)
+        assert runs == ["packed/ce-seed0", "packed/gold-seed0", "packed/ce-seed1"]
+        found = [(r["method"], r["seed"], r["models"]) for r in read_results(results)]
+        of_model = {"student after": {"all": 1.5}}
+        assert found == [("ce", 0, of_model), ("gold", 0, of_model), ("ce", 1, of_model)]
+
+    def test_a_finished_cell_keeps_what_a_report_reads_and_no_model(
+        self, tmp_path: Path, runs: list[str]
+    ) -> None:
+        run_cells([self._cell("ce")], tmp_path, tmp_path / "results.jsonl")
+        left = {path.name for path in (tmp_path / runs[0]).iterdir()}
+        assert left == {"evaluation.json", "metrics.jsonl"}
+
+    def test_a_stopped_cell_is_not_counted_and_keeps_its_checkpoint(
+        self, tmp_path: Path, runs: list[str]
+    ) -> None:
+        results = tmp_path / "results.jsonl"
+        with pytest.raises(SystemExit, match="SIGTERM"):
+            run_cells([self._cell("ce"), self._cell("stopped")], tmp_path, results)
+        assert [result["method"] for result in read_results(results)] == ["ce"]
+        assert (tmp_path / runs[1] / "checkpoints").is_dir()
+
+
+class TestScratch:
+    """Sums, and the tokenizers that cut them."""
+
+    @pytest.mark.parametrize(("packs", "pieces"), [(True, ["111"]), (False, ["1", "1", "1"])])
+    def test_an_answer_is_one_token_or_one_a_digit(
+        self, tmp_path: Path, packs: bool, pieces: list[str]
+    ) -> None:
+        tokenizer = ByteTokenizer.load(scratch.digit_tokenizer(tmp_path, packs=packs))
+        ids_N = tokenizer.encode([scratch.sum_text(87, 24, 111)]).ids_N
+        spelled = [tokenizer.token_bytes[id].decode() for id in ids_N]
+        assert spelled[-len(pieces) :] == pieces
+        assert spelled[-len(pieces) - 1] == "####"
+
+    def test_three_answers_in_ten_are_wrong_and_wrong_ones_are_spread(self) -> None:
+        questions = questions_of(scratch.noisy_texts(reads=20, seed=3))
+        assert len(questions) == 300 * 20
+        wrong = [q for q in questions if eval(q.prompt.partition("\n")[0]) != int(q.answer)]
+        assert 0.27 < len(wrong) / len(questions) < 0.33
+        assert len({question.answer for question in wrong}) > 30
+
+    def test_texts_depend_on_the_seed_alone(self) -> None:
+        texts = scratch.noisy_texts(reads=1, seed=3)
+        assert texts == scratch.noisy_texts(reads=1, seed=3)
+        assert texts != scratch.noisy_texts(reads=1, seed=4)
+
+
+def test_heldout_word_problems_are_of_other_templates() -> None:
+    def openings(heldout: bool) -> set[str]:
+        texts = pretrained.word_problems(200, seed=5, heldout=heldout)
+        assert len(texts) == 200
+        assert len(questions_of(texts)) == 200
+        # Numbers and names differ within a template, its last sentence's words hardly do.
+        asked = [text.partition("? Give the result")[0].rpartition(". ")[2] for text in texts]
+        return {" ".join(w for w in q.split() if w.islower()) for q in asked}
+
+    train, heldout = openings(False), openings(True)
+    assert len(train) > 40
+    assert not train & heldout
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of a Markdown table."""
+
+    cells: list[str]
+
+    @classmethod
+    def of(cls, table: str, title: str) -> "_Row":
+        line = next(line for line in table.splitlines() if line.startswith(f"| {title} |"))
+        return cls([cell.strip() for cell in line.strip("|").split("|")])
+
+
+def _result(method: str, seed: int, bits: float) -> dict[str, Any]:
+    after = {"all": bits, "digits": None, "exact_match": 0.5, "num_questions": 2}
+    after["agreement"] = {"sums": {"share": 0.25, "num_chunks": 4}}
+    models = {"student before": after | {"all": 9.0}, "teacher sums": {"all": 0.5, "digits": 1.0}}
+    return {
+        "setting": "packed",
+        "method": method,
+        "seed": seed,
+        "models": models | {"student after": after},
+    }
+
+
+class TestTable:
+    """Means and spreads over seeds, and gains by seed."""
+
+    def test_gains_are_paired_by_seed(self) -> None:
+        # The seeds differ by 1.0, the methods by 0.1 and 0.3 of the same seed.
+        results = [
+            _result(BASELINE, 0, 1.0),
+            _result(BASELINE, 1, 2.0),
+            _result("c_kl", 0, 0.9),
+            _result("c_kl", 1, 1.7),
+            _result("c_kl", 2, 5.0),  # no baseline of this seed
+        ]
+        table = markdown(results)
+        row = _Row.of(table, "C-KL").cells
+        assert row == [
+            "C-KL",
+            "3",
+            "2.533 ± 2.173",
+            "-",
+            "50.0% ± 0.0%",
+            "25.0% ± 0.0%",
+            "+0.200 ± 0.141",
+        ]
+        assert _Row.of(table, "cross-entropy alone").cells[-1] == ""
+        assert _Row.of(table, "teacher").cells[1:4] == ["", "0.500", "1.000"]
+        assert "GOLD" not in table
+
+    def test_one_value_has_no_spread_and_none_is_a_dash(self) -> None:
+        assert mean_and_spread([0.25], ".1%") == "25.0%"
+        assert mean_and_spread([None], ".3f") == "-"
+
+    def test_the_figure_is_written(self, tmp_path: Path) -> None:
+        draw({"scratch-small": [_result(BASELINE, 0, 1.0)]}, tmp_path / "results.png")
+        assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")

@@ -51,6 +51,11 @@ def test_a_batch_is_its_texts_end_to_end(tokenizer):
     assert len(side.encode([])) == 0
 
 
+def test_one_text_is_not_taken_for_many(tmp_path):
+    with pytest.raises(TypeError, match=r"`texts` must be a list of texts, got the text 'abc'"):
+        load(tmp_path, byte_level()).encode("abc")
+
+
 def test_pieces_spell_any_bytes(tokenizer):
     contents = [
         b"201",

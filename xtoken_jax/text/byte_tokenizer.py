@@ -127,7 +127,12 @@ class ByteTokenizer:
             eos: End each with `eos_id`, where the tokenizer has one.
             parse_control: Control tokens spelled in a text are these tokens, as in the output of
                 a chat template; else they are ordinary text, as is right for text of others.
+
+        Raises:
+            TypeError: `texts` is one text, whose characters would pass for texts.
         """
+        if isinstance(texts, str):
+            raise TypeError(f"`texts` must be a list of texts, got the text {texts!r:.40}")
         head = [self.bos_id] if bos and self.bos_id is not None else []
         tail = [self.eos_id] if eos and self.eos_id is not None else []
         id_lists = self._engines.ids(texts, parse_control=parse_control)

@@ -80,6 +80,7 @@ class TestUsage:
             (["generate", "--model", "m", "--prompt", "a", "--top-p", "0"], "within (0, 1], got 0"),
             (["generate", "--model", "m", "--prompt", "a", "--system", "b"], "needs `--chat`"),
             (["align", "--student", "s", "--teacher", "t"], "either as `--text` or as `--file`"),
+            (["report"], "needs the directory of a run"),
             (["train"], "needs a config file"),
             (["plan"], "needs a config file"),
             (["plan", "configs/quickstart.yaml", "--json"], "needs `--topology`, such as v5e:4x4"),
@@ -355,8 +356,9 @@ class TestReport:
         _, message = complaint("report", tmp_path / "a\nb")
         assert message == f"`run_dir` {tmp_path}/a b does not exist"
 
-    def test_not_a_run(self, tmp_path):
-        code, message = complaint("report", tmp_path)
+    @pytest.mark.parametrize("options", [[], ["--html"]])
+    def test_not_a_run(self, tmp_path, options):
+        code, message = complaint("report", tmp_path, *options, *(tmp_path / "a" for _ in options))
         assert code == 1
-        assert "has no metrics.jsonl" in message
+        assert message.startswith(f"{tmp_path} must be the directory of a run, but has no")
         assert tree(tmp_path) == set()

@@ -78,6 +78,34 @@ class TestARun:
         assert "student's change" in result.out
         assert (run_dir / "curves.png").stat().st_size > 1000
 
+    def test_report_writes_one_page_of_several_runs(self, finished, tmp_path):
+        run_dir, _ = finished
+        settings = yaml.safe_load((run_dir / "config.yaml").read_text())
+        settings["teachers"]["tiny"]["loss"]["kind"] = "uld"
+        shutil.copytree(run_dir, tmp_path / "other")
+        (tmp_path / "other/config.yaml").write_text(yaml.safe_dump(settings))
+        before = tree(tmp_path)
+        path = tmp_path / "pages" / "report.html"
+        result = run("report", run_dir, tmp_path / "other", "--html", path)
+        assert (result.code, result.err) == (0, "")
+        assert result.out == f"page: {path}\n"
+        assert tree(tmp_path) - before == {"pages", "pages/report.html"}
+        page = path.read_text(encoding="utf-8")
+        assert "<h1>Runs finished, other</h1>" in page
+        assert '<th scope="row">teachers.tiny.loss.kind</th><td>p_kl</td><td>uld</td>' in page
+        assert page.count("2-digit numerals <small>") == 1  # of the one audit of both
+        assert "samples.jsonl is not there" in page
+
+    def test_report_says_why_there_is_no_audit(self, finished, tmp_path):
+        shutil.copytree(finished[0], tmp_path / "run")
+        (tmp_path / "run/projections/tiny.safetensors").unlink()
+        result = run("report", tmp_path / "run", "--html", tmp_path / "a.html")
+        assert (result.code, result.err) == (0, "")
+        page = (tmp_path / "a.html").read_text(encoding="utf-8")
+        missing = f"{tmp_path}/run/projections/tiny.safetensors does not exist"
+        assert f"There is no audit: {missing}" in page
+        assert "<h2>Curves</h2>" in page
+
     def test_the_same_command_again_changes_no_step(self, finished):
         run_dir, config_path = finished
         before = (run_dir / "metrics.jsonl").read_text()

@@ -9,6 +9,7 @@ from xtoken_jax.config import (
     SourceConfig,
     check_config,
     differences,
+    flat,
     load_config,
     to_dict,
 )
@@ -227,6 +228,20 @@ class TestFiles:
             load_config(tmp_path)
 
 
+class TestFlat:
+    def test_lists_of_sections_are_numbered_and_other_lists_are_values(self):
+        content = {"data": {"train": [{"kind": "a"}, {"kind": "b", "seed": 1}]}, "layers": [0, 2]}
+        assert flat(content) == {
+            "data.train.0.kind": "a",
+            "data.train.1.kind": "b",
+            "data.train.1.seed": 1,
+            "layers": [0, 2],
+        }
+
+    def test_an_empty_list_is_a_value(self):
+        assert flat({"evaluation": {"sources": []}}) == {"evaluation.sources": []}
+
+
 class TestDifferences:
     def test_none_between_a_config_and_what_was_saved_of_it(self):
         config = checked(student={"model": "m", "layers": [1, 2]})
@@ -243,7 +258,8 @@ class TestDifferences:
         saved = to_dict(checked(student={"model": "m", "layers": [1, 2]}))
         found = differences(saved, checked(data={"train": [{"kind": "python_docs"}]}))
         assert [line.split(":")[0] for line in found] == [
-            "data.train",
+            "data.train.0.kind",
+            "data.train.0.path",
             "student.layers",
             "student.model",
         ]

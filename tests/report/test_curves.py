@@ -32,9 +32,10 @@ class TestReadMetrics:
             file.write('{"step": 4, "cross')
         assert [r["step"] for r in read_metrics(run_dir)] == [1, 2, 3]
 
-    def test_any_other_bad_line_is_named(self, run_dir):
-        (run_dir / "metrics.jsonl").write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
-        with pytest.raises(XTokenError, match=r"metrics\.jsonl:2: must be JSON"):
+    @pytest.mark.parametrize("line", ['{"ste', "2", '{"loss": 1.0}'])
+    def test_any_other_bad_line_is_named(self, run_dir, line):
+        (run_dir / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+        with pytest.raises(XTokenError, match=r"metrics\.jsonl:2: must be a step in JSON"):
             read_metrics(run_dir)
 
     def test_missing_run(self, tmp_path):

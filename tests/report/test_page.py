@@ -2,7 +2,16 @@ import json
 
 import pytest
 
-from xtoken_jax.report.page import data_block, facts, page, share, text_html, token_html, visible
+from xtoken_jax.report.page import (
+    data_block,
+    facts,
+    page,
+    share,
+    table,
+    text_html,
+    token_html,
+    visible,
+)
 
 
 class TestVisible:
@@ -76,3 +85,13 @@ class TestNumbers:
         assert facts({"<a>": "&"}) == (
             '<dl class="facts"><div><dt>&lt;a&gt;</dt><dd>&amp;</dd></div></dl>'
         )
+
+
+class TestTable:
+    def test_headings_say_what_they_are_of(self):
+        content = table([["", "<a>"], ["\u202eb", "1"]])
+        assert '<th scope="col"></th><th scope="col">&lt;a&gt;</th>' in content
+        assert '<tr><th scope="row">U+202Eb</th><td>1</td></tr>' in content
+
+    def test_without_rows(self):
+        assert "<tbody></tbody>" in table([["a", "b"]])

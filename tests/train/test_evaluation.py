@@ -71,6 +71,14 @@ def test_answers_are_kept_once_for_each_model(sides, config, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_answers_of_other_models_stay_as_they_are(sides, config, tmp_path):
+    (student, _), _ = sides
+    written = '{"model": "b", "text": "one line\u2028or two\x85?"}\n'
+    (tmp_path / "samples.jsonl").write_text(written, encoding="utf-8")
+    Evaluation(config, TEXTS, QUESTIONS, {}).of_student("a", *student)
+    assert (tmp_path / "samples.jsonl").read_text(encoding="utf-8").startswith(written)
+
+
 def test_without_texts_there_is_nothing(sides, config, tmp_path):
     (student, teacher), _ = sides
     evaluation = Evaluation(config, [], QUESTIONS, {"tiny": teacher})

@@ -1,6 +1,6 @@
 """An experiment's settings: a YAML file of fields, each with its default in `sections`."""
 
-from xtoken_jax.config.files import check_config, differences, load_config, to_dict
+from xtoken_jax.config.files import check_config, differences, flat, load_config, to_dict
 from xtoken_jax.config.sections import (
     CheckpointConfig,
     DataConfig,
@@ -33,6 +33,7 @@ __all__ = [
     "TeacherConfig",
     "check_config",
     "differences",
+    "flat",
     "load_config",
     "to_dict",
 ]

@@ -90,7 +90,7 @@ def to_dict(config: ExperimentConfig) -> dict[str, Any]:
 
 def differences(saved: Mapping[str, Any], config: ExperimentConfig) -> list[str]:
     """What stands between a checkpoint's config and this one, as `field: saved -> now` lines."""
-    before, now = _flat(saved), _flat(to_dict(config))
+    before, now = flat(saved), flat(to_dict(config))
     return [
         f"{field}: {before.get(field)} -> {now.get(field)}"
         for field in sorted(before.keys() | now.keys())
@@ -102,11 +102,14 @@ def _is_free(field: str) -> bool:
     return any(field == free or field.startswith(f"{free}.") for free in _FREE_ON_RESUME)
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Plain values of a config by their fields, such as `optim.steps` and `data.train.0.kind`."""
+    fields: dict[str, Any] = {}
     for key, value in content.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            value = {str(number): item for number, item in enumerate(value)}
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            fields |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            fields[f"{prefix}{key}"] = value
+    return fields

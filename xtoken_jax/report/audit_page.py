@@ -32,7 +32,8 @@ def audit_page(record: dict[str, Any], rows: Sequence[Mapping[str, Any]], *, tit
     parts = [
         _recommendation(record["recommendation"]),
         facts(headline_numbers(record)),
-        _categories(record["categories"]),
+        f"<section>\n<h2>How the student's tokens reach the teacher</h2>\n"
+        f"{categories(record['categories'])}\n</section>",
         _histogram(record["piece_lengths"]),
     ]
     if rows:
@@ -66,18 +67,15 @@ def _recommendation(recommendation: Mapping[str, str]) -> str:
     )
 
 
-def _categories(categories: Mapping[str, Mapping[str, Any]]) -> str:
+def categories(record: Mapping[str, Mapping[str, Any]]) -> str:
+    """A bar for each category of an audit's `categories`, with its numbers, below a key."""
     keys = "".join(
         f'<li><span class="key {name}"></span>{meaning}</li>' for name, meaning in REACHED.items()
     )
     items = "".join(
-        _category(name, category) for name, category in categories.items() if category["total"]
+        _category(name, category) for name, category in record.items() if category["total"]
     )
-    return f"""<section>
-<h2>How the student's tokens reach the teacher</h2>
-<ul class="keys">{keys}</ul>
-<ul class="bars">{items}</ul>
-</section>"""
+    return f'<ul class="keys">{keys}</ul>\n<ul class="bars">{items}</ul>'
 
 
 def _category(name: str, category: Mapping[str, Any]) -> str:

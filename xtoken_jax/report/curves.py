@@ -22,7 +22,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
 
     Raises:
         UsageError: there is no such directory.
-        XTokenError: it has no metrics.jsonl, there is no step in it, or a line is not JSON.
+        XTokenError: it has no metrics.jsonl, there is no step in it, or another line is not a step.
     """
     if not run_dir.is_dir():
         raise UsageError(f"`run_dir` {run_dir} does not exist")
@@ -33,14 +33,23 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
+            records.append(_record(line))
         except ValueError as error:
             if number < len(lines):
-                raise XTokenError(f"{path}:{number}: must be JSON, got: {error}") from error
+                raise XTokenError(
+                    f"{path}:{number}: must be a step in JSON, got: {error}"
+                ) from error
     records = [record for record in records if "skipped" not in record]
     if not records:
         raise XTokenError(f"{path} must hold at least one step, but is empty")
     return records
+
+
+def _record(line: str) -> dict[str, Any]:
+    record = json.loads(line)
+    if not isinstance(record, dict) or "step" not in record:
+        raise ValueError(f"no `step` in {line:.60}")
+    return record
 
 
 def read_evaluation(run_dir: Path) -> dict[str, dict[str, float | None]]:

@@ -7,7 +7,7 @@ from typing import Any
 from xtoken_jax.report.alignment_page import EXAMPLES, details, flow, legend
 from xtoken_jax.report.columns import Column, columns
 from xtoken_jax.report.data_table import summary_cells
-from xtoken_jax.report.page import data_block, page, visible
+from xtoken_jax.report.page import data_block, page, table, visible
 
 _EXAMPLES = (
     *EXAMPLES[:3],
@@ -29,7 +29,7 @@ def data_page(
     """
     sections, student, teacher = _sections(documents)
     num_columns = sum(section.count("<li") for section in sections)
-    body = f"""{_table(summary_cells(summary))}
+    body = f"""{table(summary_cells(summary))}
 {_dropped(summary)}
 {legend(_EXAMPLES)}
 <p class="note"><bdi class="learnt">token</bdi> a student token that cross-entropy counts</p>
@@ -90,17 +90,6 @@ def _columns(record: dict[str, Any]) -> list[Column]:
 def _add(side: dict[str, Any], tokens: Mapping[str, Any]) -> None:
     side["ids"] += tokens["ids"]
     side["bytes"] += tokens["bytes"]
-
-
-def _table(cells: Sequence[Sequence[str]]) -> str:
-    heading, *rows = cells
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
-    body = "".join(
-        f"<tr><th>{html.escape(row[0])}</th>"
-        f"{''.join(f'<td>{html.escape(cell)}</td>' for cell in row[1:])}</tr>"
-        for row in rows
-    )
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _dropped(summary: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import importlib.resources
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _SIGNS = {" ": "·", "\n": "↵", "\t": "→"}
@@ -133,6 +133,25 @@ def facts(values: Mapping[str, str]) -> str:
         for name, value in values.items()
     )
     return f'<dl class="facts">{"".join(pairs)}</dl>'
+
+
+def table(cells: Sequence[Sequence[str]], *, kind: str = "numbers") -> str:
+    """Plain texts as a table that scrolls sideways by itself; first row and column are headings.
+
+    Args:
+        cells: By rows.
+        kind: `numbers`, which stand on the right and are never broken, or `words`.
+    """
+    heading, *rows = ([html.escape(visible(cell, space=" ")) for cell in row] for row in cells)
+    head = "".join(f'<th scope="col">{cell}</th>' for cell in heading)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
+        for row in rows
+    )
+    return f"""<div class="scroll {kind}"><table>
+<thead><tr>{head}</tr></thead>
+<tbody>{body}</tbody>
+</table></div>"""
 
 
 def share(part: float, whole: float) -> str:

@@ -1,6 +1,6 @@
 """Evaluations, alignments, rows of W and audits, as tables for a terminal."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,48 +11,59 @@ from rich.text import Text
 from xtoken_jax.report.audit_page import LOSS_NAMES, REACHED, counts_of, headline_numbers
 from xtoken_jax.report.page import share
 
+_Result = Mapping[str, Any]
+_Columns = Mapping[str, Callable[[_Result], str]]
 
-def evaluation_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+
+def evaluation_table(results: Mapping[str, _Result]) -> Table:
     """Held-out bits per byte, and the student's change where both times were on as many bytes.
 
     Right answers and agreement have columns where a model has them.
     """
-    table = Table(title="held-out bits per byte")
-    table.add_column("model")
-    more = _more_columns(results)
-    for name in ("all bytes", "digit bytes", *more):
+    columns = evaluation_columns(results.values())
+    table = Table("model", title="held-out bits per byte")
+    for name in columns:
         table.add_column(name, justify="right")
-    for name, result in results.items():
-        bits = [_number(result[field]) for field in ("all", "digits")]
-        table.add_row(name, *bits, *(column(result) for column in more.values()))
-    before, after = results.get("student before"), results.get("student after")
-    if before and after and before.get("num_bytes") == after.get("num_bytes"):
-        changes = [_change(before[field], after[field]) for field in ("all", "digits")]
-        table.add_row("student's change", *changes)
+    for row in evaluation_rows(results, columns):
+        table.add_row(*row)
     return table
 
 
-def _more_columns(
-    results: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Callable[[Mapping[str, Any]], str]]:
-    """What the cells of further columns say of a result, by the columns' titles."""
-    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {}
-    if any("exact_match" in result for result in results.values()):
+def evaluation_columns(results: Iterable[_Result]) -> _Columns:
+    """What cells say of a result, by the titles of their columns; at least bits per byte."""
+    results = list(results)
+    columns: dict[str, Callable[[_Result], str]] = {
+        "all bytes": lambda result: _number(result["all"]),
+        "digit bytes": lambda result: _number(result["digits"]),
+    }
+    if any("exact_match" in result for result in results):
         columns["right answers"] = _right_answers
-    teachers = dict.fromkeys(name for r in results.values() for name in r.get("agreement", ()))
+    teachers = dict.fromkeys(name for result in results for name in result.get("agreement", ()))
     for teacher in teachers:
         columns[f"agrees with {teacher}"] = partial(_agreement, teacher=teacher)
     return columns
 
 
-def _right_answers(result: Mapping[str, Any]) -> str:
+def evaluation_rows(results: Mapping[str, _Result], columns: _Columns) -> list[list[str]]:
+    """A row for each model, with its name first, and one for the student's change."""
+    rows = [
+        [name, *(cell(result) for cell in columns.values())] for name, result in results.items()
+    ]
+    before, after = results.get("student before"), results.get("student after")
+    if before and after and before.get("num_bytes") == after.get("num_bytes"):
+        changes = [_change(before[field], after[field]) for field in ("all", "digits")]
+        rows.append(["student's change", *changes, *[""] * (len(columns) - 2)])
+    return rows
+
+
+def _right_answers(result: _Result) -> str:
     if "exact_match" not in result:
         return "-"
     num_right = round(result["exact_match"] * result["num_questions"])
     return f"{num_right} of {result['num_questions']}"
 
 
-def _agreement(result: Mapping[str, Any], *, teacher: str) -> str:
+def _agreement(result: _Result, *, teacher: str) -> str:
     share = result.get("agreement", {}).get(teacher, {}).get("share")
     return "-" if share is None else f"{share:.1%}"
 

@@ -120,7 +120,8 @@ class Evaluation:
         lines = []
         if self._samples_path.exists():
             # A run that goes on may answer again what it had answered before.
-            written = self._samples_path.read_text(encoding="utf-8").splitlines()
+            # Not `splitlines`, which would cut at characters such as U+2028 in what models wrote.
+            written = self._samples_path.read_text(encoding="utf-8").split("\n")[:-1]
             lines = [line for line in written if json.loads(line)["model"] != name]
         samples = ({"model": name, **answer.to_dict()} for answer in answers)
         lines += [json.dumps(sample, ensure_ascii=False) for sample in samples]

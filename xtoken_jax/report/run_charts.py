@@ -41,6 +41,7 @@ def curves(runs: Sequence[Run]) -> str:
         if name not in _METRICS | _OF_THE_OPTIMISER | _OF_SPEED
         and name.rpartition("/")[2] not in _NOT_DRAWN
     }
+    others = dict(sorted(others.items(), key=lambda item: _order(item[0])))
     if not any(_has_several_teachers(run) for run in runs):
         # The loss of the only teacher is `distillation`.
         others = {name: told for name, told in others.items() if not _is_of_a_teacher(name)}
@@ -66,6 +67,13 @@ def _has_several_teachers(run: Run) -> bool:
 
 def _is_of_a_teacher(name: str) -> bool:
     return name.endswith("/distillation")
+
+
+def _order(name: str) -> int:
+    """What is known of teachers together, all else behind it."""
+    known = list(_OF_A_TEACHER)
+    metric = name.rpartition("/")[2]
+    return known.index(metric) if metric in known else len(known)
 
 
 def _title(name: str) -> tuple[str, str]:

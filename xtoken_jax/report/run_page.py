@@ -14,6 +14,7 @@ from xtoken_jax.report.tables import evaluation_columns, evaluation_rows
 
 _MOST_QUESTIONS = 3
 _MISSING = "-"
+_LAST = ("student after", "student's change")  # of the models, also where a run lacks others
 
 # An audit's record, or why there is none.
 Audit = Mapping[str, Any] | str
@@ -97,7 +98,7 @@ def _results(runs: Sequence[Run]) -> str:
     if not found:
         return ""
     rows = [["model", *columns]]
-    for model, by_cells in found.items():
+    for model, by_cells in sorted(found.items(), key=lambda item: item[0] in _LAST):
         for cells, names in by_cells.items():
             rows.append([f"{model}{_of(names, runs)}", *cells])
     note = '<p class="note">All bytes and digit bytes: bits per byte, the fewer the better.</p>'
@@ -105,28 +106,33 @@ def _results(runs: Sequence[Run]) -> str:
 
 
 def _settings(runs: Sequence[Run]) -> str:
-    """What differs between the runs, and, folded, what does not."""
+    """What differs between the runs, and, folded, what does not or only some have."""
     known = [run for run in runs if run.settings]
     if not known:
         return ""
-    values = {
-        field: [_value(run.settings, field) for run in known]
-        for field in dict.fromkeys(field for run in known for field in run.settings)
-    }
-    same = {field: cells[0] for field, cells in values.items() if len({*cells}) == 1}
-    differing = [
-        [field, *cells]
-        for field, cells in values.items()
-        if field not in same and field != "run_dir"  # which the overview has
-    ]
-    told = ""
-    if len(known) > 1:
-        rows = [["field", *(run.name for run in known)], *differing]
-        nothing = '<p class="note">The runs have the same settings.</p>'
-        told = table(rows, kind="words") if differing else nothing
-    summary = f"{len(same)} fields" + (" that are the same in all runs" if len(known) > 1 else "")
-    folded = table([["field", "value"], *map(list, same.items())], kind="words")
-    return f"{told}<details><summary>{summary}</summary>{folded}</details>"
+    same: list[list[str]] = []
+    differing: list[list[str]] = []
+    partial: list[list[str]] = []
+    for field in dict.fromkeys(field for run in known for field in run.settings):
+        cells = [_value(run.settings, field) for run in known]
+        if any(field not in run.settings for run in known):
+            partial.append([field, *cells])
+        elif len({*cells}) == 1:
+            same.append([field, cells[0]])
+        elif field != "run_dir":  # which the overview has
+            differing.append([field, *cells])
+    if len(known) == 1:
+        return _folded("all fields", ["field", "value"], same)
+    heading = ["field", *(run.name for run in known)]
+    nothing = '<p class="note">No field that all runs have differs.</p>'
+    told = table([heading, *differing], kind="words") if differing else nothing
+    told += _folded("fields that only some runs have", heading, partial)
+    return told + _folded("fields that are the same in all runs", ["field", "value"], same)
+
+
+def _folded(summary: str, heading: list[str], rows: list[list[str]]) -> str:
+    shown = table([heading, *rows], kind="words")
+    return f"<details><summary>{summary} ({len(rows)})</summary>{shown}</details>" if rows else ""
 
 
 def _value(settings: Mapping[str, Any], field: str) -> str:

@@ -53,6 +53,12 @@ METHODS: dict[str, Method] = {
     "p_kl-keep": Method("P-KL, unreachable kept", {"kind": "p_kl", "unreachable": "keep"}),
     "p_kl-fold": Method("P-KL, unreachable folded", {"kind": "p_kl", "unreachable": "fold"}),
     "p_kl-learned": Method("P-KL, learned W", {"kind": "p_kl"}, projection={"learned": True}),
+    "p_kl-reference": Method(
+        "P-KL as in NeMo-RL (`mean`, kept)",
+        {"kind": "p_kl", "chunk_merge": "mean", "unreachable": "keep"},
+    ),
+    # Where the first token of a chunk alone is compared, later pieces have no place in W's rows.
+    "p_kl-pieces": Method("P-KL, W of first pieces", {"kind": "p_kl"}, projection={"gamma": 0.0}),
     "c_kl": Method("C-KL", {"kind": "c_kl"}),
     "gold-fixed": Method("GOLD, fixed weights", {"kind": "gold"}, scaling=_fixed(1.0)),
     "p_kl-fixed": Method("P-KL, fixed weights", {"kind": "p_kl"}, scaling=_fixed(1.0)),

@@ -2,7 +2,7 @@
 
     python scripts/reproduce.py scratch [--budget full] [--seeds 3] [--only 'packed/*']
     python scripts/reproduce.py pretrained [--budget full] [--seeds 3] [--only '*/p_kl*']
-    python scripts/reproduce.py table
+    python scripts/reproduce.py table [--figure results.png] [--curves curves.png]
 
 `scratch` trains tiny pairs on sums, `pretrained` teaches bodies of SmolLM2-135M that read other
 vocabularies. Each cell, one method in one setting with one seed, is a run of its own under
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from reproduction import pretrained, scratch
 from reproduction.cells import read_results, run_cells
-from reproduction.table import markdown
+from reproduction.table import draw, draw_curves, markdown
 
 from xtoken_jax.cli.compilation import use_compilation_cache
 
@@ -29,14 +29,24 @@ PARTS = {"scratch": scratch, "pretrained": pretrained}
 def main() -> None:
     args = _arguments()
     if args.part == "table":
-        for path in sorted(args.out.glob("*.jsonl")):
-            print(f"## {path.stem}\n\n{markdown(read_results(path))}")
+        _tell(args)
         return
     use_compilation_cache()
     name = f"{args.part}-{args.budget}"
     cells = PARTS[args.part].cells(args.out / name, args.budget, range(args.seeds))
     wanted = (cell for cell in cells if fnmatch.fnmatch(cell.name, args.only))
     run_cells(wanted, args.out / name, args.out / f"{name}.jsonl")
+
+
+def _tell(args: argparse.Namespace) -> None:
+    """Print the tables of all parts, and draw what is asked for."""
+    parts = {path.stem: read_results(path) for path in sorted(args.out.glob("*.jsonl"))}
+    for name, results in parts.items():
+        print(f"## {name}\n\n{markdown(results)}")
+        if args.curves is not None:
+            draw_curves(args.out / name, args.curves.with_stem(f"{args.curves.stem}-{name}"))
+    if args.figure is not None:
+        draw(parts, args.figure)
 
 
 def _arguments() -> argparse.Namespace:
@@ -48,6 +58,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="0 up to this, a seed after the other")
     parser.add_argument("--only", default="*", help="cells whose SETTING/METHOD match, as `*/ce`")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"))
+    parser.add_argument("--figure", type=Path, help="`table`: draw the methods as bars")
+    parser.add_argument("--curves", type=Path, help="`table`: draw curves, a file for each part")
     return parser.parse_args()
 
 

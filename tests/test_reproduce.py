@@ -96,27 +96,34 @@ class TestCells:
 class TestScratch:
     """Sums, and the tokenizers that cut them."""
 
-    @pytest.mark.parametrize(("packs", "pieces"), [(True, ["111"]), (False, ["1", "1", "1"])])
-    def test_an_answer_is_one_token_or_one_a_digit(
-        self, tmp_path: Path, packs: bool, pieces: list[str]
+    @pytest.mark.parametrize(
+        ("digits", "word", "number"),
+        [
+            ("packs", ["Answer"], ["111"]),
+            ("splits", ["Answer"], ["1", "1", "1"]),
+            ("spells", [*"Answer"], ["111"]),
+        ],
+    )
+    def test_words_and_numbers_are_cut_as_the_settings_say(
+        self, tmp_path: Path, digits: str, word: list[str], number: list[str]
     ) -> None:
-        tokenizer = ByteTokenizer.load(scratch.digit_tokenizer(tmp_path, packs=packs))
-        ids_N = tokenizer.encode([scratch.sum_text(87, 24, 111)]).ids_N
+        tokenizer = ByteTokenizer.load(scratch.digit_tokenizer(tmp_path, digits, largest=199))
+        ids_N = tokenizer.encode(["Answer 111"]).ids_N
         spelled = [tokenizer.token_bytes[id].decode() for id in ids_N]
-        assert spelled[-len(pieces) :] == pieces
-        assert spelled[-len(pieces) - 1] == "####"
+        assert spelled == [*word, " ", *number]
 
     def test_three_answers_in_ten_are_wrong_and_wrong_ones_are_spread(self) -> None:
-        questions = questions_of(scratch.noisy_texts(reads=20, seed=3))
+        questions = questions_of(scratch.noisy_texts((range(30), range(10)), reads=20, seed=3))
         assert len(questions) == 300 * 20
         wrong = [q for q in questions if eval(q.prompt.partition("\n")[0]) != int(q.answer)]
         assert 0.27 < len(wrong) / len(questions) < 0.33
         assert len({question.answer for question in wrong}) > 30
 
     def test_texts_depend_on_the_seed_alone(self) -> None:
-        texts = scratch.noisy_texts(reads=1, seed=3)
-        assert texts == scratch.noisy_texts(reads=1, seed=3)
-        assert texts != scratch.noisy_texts(reads=1, seed=4)
+        numbers = range(30), range(10)
+        texts = scratch.noisy_texts(numbers, reads=1, seed=3)
+        assert texts == scratch.noisy_texts(numbers, reads=1, seed=3)
+        assert texts != scratch.noisy_texts(numbers, reads=1, seed=4)
 
 
 def test_heldout_word_problems_are_of_other_templates() -> None:

@@ -15,7 +15,7 @@ from xtoken_jax.files import replaced_file
 from xtoken_jax.train.run import train
 
 # A finished cell keeps what tables and `xtoken report` read; a model with its state may take 2 GB.
-_REMOVED = ("checkpoints", "student", "student_init", "projections")
+_REMOVED = ("checkpoints", "student", "student_init")
 
 
 @dataclass(frozen=True)

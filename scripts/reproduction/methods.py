@@ -64,3 +64,4 @@ METHODS: dict[str, Method] = {
     "p_kl-fixed": Method("P-KL, fixed weights", {"kind": "p_kl"}, scaling=_fixed(1.0)),
     "c_kl-fixed": Method("C-KL, fixed weights", {"kind": "c_kl"}, scaling=_fixed(1.0)),
 }
+KINDS = (BASELINE, "uld", "gold", "h_kl", "p_kl", "c_kl")

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.cells import Cell, trained_model
-from reproduction.methods import BASELINE, METHODS, merged
+from reproduction.methods import KINDS, METHODS, merged
 from xtoken_jax.files import replaced_file
 
 _TEACHER = "asset:smollm2-135m"
 _VOCABULARIES = {"packed": "asset:llama3", "split": "asset:qwen3", "prose": "asset:llama3"}
-# One method of each kind; `prose` has no numerals that the variants would be about.
-_KINDS = (BASELINE, "uld", "gold", "h_kl", "p_kl", "c_kl")
 _HELDOUT_EVERY = 5  # of the templates
 
 
@@ -50,10 +48,11 @@ def cells(directory: Path, budget: str, seeds: Sequence[int]) -> Iterator[Cell]:
     The teacher is tuned when it is needed.
     """
     size = BUDGETS[budget]
-    variants = [name for name in METHODS if name not in _KINDS]
+    # `prose` has no numerals, which the variants are about.
+    variants = [name for name in METHODS if name not in KINDS]
     for seed in seeds:
         bases = {setting: _base(directory, size, setting, seed) for setting in _VOCABULARIES}
-        for names, settings in ((_KINDS, _VOCABULARIES), (variants, ("packed", "split"))):
+        for names, settings in ((KINDS, _VOCABULARIES), (variants, ("packed", "split"))):
             for setting in settings:
                 for name in names:
                     config = METHODS[name].applied_to(bases[setting], "smollm2")

@@ -5,12 +5,16 @@ right answer, the likeliest; the student reads each a few times, which does not 
 answers right beyond cross-entropy alone, it has from the teacher.
 
 `packed`: the student has a token for `111` and the teacher one a digit. `split`: the reverse.
+`shared`: both have one for `111`, and the student spells `Answer` in letters. `narrow` is `packed`
+on sums of which all begin with 1, so that a first digit tells nothing.
 """
 
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +22,23 @@ from flax import nnx
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from reproduction.cells import Cell, trained_model
-from reproduction.methods import METHODS, merged
+from reproduction.methods import KINDS, METHODS, merged
 from xtoken_jax.files import replaced_file
 from xtoken_jax.models.architecture import Architecture
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.weights import save_model
 from xtoken_jax.text import ByteTokenizer
 
-SETTINGS = {"packed": True, "split": False}  # by whether the student packs digits
-_FIRST, _SECOND = range(85, 115), range(20, 30)
+_WIDE = range(105, 435, 11), range(11, 121, 11)
+_NARROW = range(85, 115), range(20, 30)
+# Digits of the student, digits of the teacher, and what is added to what: 300 sums.
+SETTINGS = {
+    "packed": ("packs", "splits", _WIDE),
+    "split": ("splits", "packs", _WIDE),
+    "shared": ("spells", "packs", _WIDE),
+    "narrow": ("packs", "splits", _NARROW),
+}
+Numbers = tuple[range, range]
 _WRONG_SHARE = 0.3
 _BEGIN, _END = "<|begin_of_text|>", "<|end_of_text|>"
 
@@ -49,36 +61,48 @@ BUDGETS = {
 
 
 def cells(directory: Path, budget: str, seeds: Sequence[int]) -> Iterator[Cell]:
-    """All cells, a seed after the other; teachers and random students are made when needed."""
+    """All cells: one method of each kind in all settings with all seeds, then the variants.
+
+    Teachers and random students are made when they are needed.
+    """
     size = BUDGETS[budget]
-    for seed in seeds:
-        for setting, packs in SETTINGS.items():
-            teacher = _teacher(directory, size, packs=not packs)
-            student = _model(directory / "models" / f"{setting}-{seed}", packs=packs, seed=seed + 1)
-            base = _config(
-                student,
-                _texts(directory / f"student-{seed}.jsonl", reads=size.student_reads, seed=seed),
-                _sums(directory / "sums.jsonl"),
-                steps=size.student_steps,
-                batch_size=2,
-            )
-            teaching = {"model": str(teacher), "dtype": "float32", "length": 384}
-            base = merged(base, {"seed": seed, "teachers": {"sums": teaching}})
-            for name, method in METHODS.items():
-                yield Cell(setting, name, seed, method.applied_to(base, "sums"))
+    variants = [name for name in METHODS if name not in KINDS]
+    # Where numerals are shared, the variants do not differ.
+    for names, settings in ((KINDS, SETTINGS), (variants, ("packed", "split", "narrow"))):
+        for seed in seeds:
+            for setting in settings:
+                base = _base(directory, size, setting, seed)
+                for name in names:
+                    yield Cell(setting, name, seed, METHODS[name].applied_to(base, "sums"))
 
 
-def _teacher(directory: Path, size: Budget, *, packs: bool) -> Path:
-    """The teacher of one tokenizer, trained on cross-entropy."""
-    kind = "packing" if packs else "splitting"
+def _base(directory: Path, size: Budget, setting: str, seed: int) -> dict[str, Any]:
+    """The config of a setting and a seed, to which a method is applied."""
+    digits, of_teacher, numbers = SETTINGS[setting]
+    # A sum's texts and tokens are those of its numbers.
+    directory = directory / ("narrow-sums" if numbers is _NARROW else "wide-sums")
+    teacher = _teacher(directory, size, of_teacher, numbers)
     config = _config(
-        _model(directory / "models" / f"{kind}-teacher", packs=packs, seed=0),
-        _texts(directory / "teacher.jsonl", reads=size.teacher_reads, seed=1_000_003),
-        _sums(directory / "sums.jsonl"),
+        _model(directory / f"{digits}-student-{seed}", digits, numbers, seed=seed + 1),
+        _texts(directory / f"student-{seed}.jsonl", numbers, reads=size.student_reads, seed=seed),
+        _sums(directory / "sums.jsonl", numbers),
+        steps=size.student_steps,
+        batch_size=2,
+    )
+    teaching = {"model": str(teacher), "dtype": "float32", "length": 384}
+    return merged(config, {"seed": seed, "teachers": {"sums": teaching}})
+
+
+def _teacher(directory: Path, size: Budget, digits: str, numbers: Numbers) -> Path:
+    """The teacher of one tokenizer, trained on cross-entropy."""
+    config = _config(
+        _model(directory / f"{digits}-before", digits, numbers, seed=0),
+        _texts(directory / "teacher.jsonl", numbers, reads=size.teacher_reads, seed=1_000_003),
+        _sums(directory / "sums.jsonl", numbers),
         steps=size.teacher_steps,
         batch_size=4,
     )
-    return trained_model(config, directory / f"{kind}-teacher")
+    return trained_model(config, directory / f"{digits}-teacher")
 
 
 def _config(
@@ -116,28 +140,27 @@ def sum_text(first: int, second: int, answer: int) -> str:
     return f"{first}+{second}\nAnswer: ####{answer}"
 
 
-def noisy_texts(*, reads: int, seed: int) -> list[str]:
-    """Each sum `reads` times, shuffled; three answers in ten are drawn from all other ones."""
+def noisy_texts(numbers: Numbers, *, reads: int, seed: int) -> list[str]:
+    """Each sum `reads` times, shuffled; three answers in ten are another sum's."""
     draw = random.Random(seed)
-    answers = range(_FIRST[0] + _SECOND[0], _FIRST[-1] + _SECOND[-1] + 1)
+    answers = sorted({first + second for first, second in product(*numbers)})
     texts = []
-    for first in _FIRST:
-        for second in _SECOND:
-            right = first + second
-            wrong = [answer for answer in answers if answer != right]
-            for _ in range(reads):
-                is_wrong = draw.random() < _WRONG_SHARE
-                texts.append(sum_text(first, second, draw.choice(wrong) if is_wrong else right))
+    for first, second in product(*numbers):
+        right = first + second
+        wrong = [answer for answer in answers if answer != right]
+        for _ in range(reads):
+            is_wrong = draw.random() < _WRONG_SHARE
+            texts.append(sum_text(first, second, draw.choice(wrong) if is_wrong else right))
     draw.shuffle(texts)
     return texts
 
 
-def _texts(path: Path, *, reads: int, seed: int) -> Path:
-    return _jsonl(path, noisy_texts(reads=reads, seed=seed))
+def _texts(path: Path, numbers: Numbers, *, reads: int, seed: int) -> Path:
+    return _jsonl(path, noisy_texts(numbers, reads=reads, seed=seed))
 
 
-def _sums(path: Path) -> Path:
-    return _jsonl(path, [sum_text(a, b, a + b) for a in _FIRST for b in _SECOND])
+def _sums(path: Path, numbers: Numbers) -> Path:
+    return _jsonl(path, [sum_text(a, b, a + b) for a, b in product(*numbers)])
 
 
 def _jsonl(path: Path, texts: Sequence[str]) -> Path:
@@ -147,11 +170,14 @@ def _jsonl(path: Path, texts: Sequence[str]) -> Path:
     return path
 
 
-def _model(directory: Path, *, packs: bool, seed: int) -> Path:
+def _model(directory: Path, digits: str, numbers: Numbers, *, seed: int) -> Path:
     """A random model with its tokenizer; kept once made."""
     if (directory / "config.json").is_file():
         return directory
-    with_tokenizer = digit_tokenizer(directory.with_name(f"tokenizer-{packs}"), packs=packs)
+    # Whole hundreds, so that not only numbers of the sums have tokens.
+    largest = math.ceil(sum(each[-1] for each in numbers) / 100) * 100 - 1
+    with_tokenizer = directory.with_name(f"{digits}-tokenizer")
+    digit_tokenizer(with_tokenizer, digits, largest=largest)
     tokenizer = ByteTokenizer.load(with_tokenizer)
     architecture = Architecture(
         vocab_size=tokenizer.num_tokens,
@@ -170,10 +196,17 @@ def _model(directory: Path, *, packs: bool, seed: int) -> Path:
     return directory
 
 
-def digit_tokenizer(directory: Path, *, packs: bool) -> Path:
-    """Write a byte-level tokenizer that has a token a number, or one a digit."""
-    digits = r"\p{N}{1,3}" if packs else r"\p{N}"
-    cut = Regex(rf"\p{{L}}+|{digits}|\s+|[^\s\p{{L}}\p{{N}}]+")
+def digit_tokenizer(directory: Path, digits: str, *, largest: int) -> Path:
+    """Write a byte-level tokenizer.
+
+    Args:
+        directory: Gets its files.
+        digits: `splits` cuts `111` into digits, `packs` does not, and `spells` packs digits and
+            cuts `Answer` into letters.
+        largest: Numbers up to it are one token each, where they are not cut.
+    """
+    number = r"\p{N}" if digits == "splits" else r"\p{N}{1,3}"
+    cut = Regex(rf"\p{{L}}+|{number}|\s+|[^\s\p{{L}}\p{{N}}]+")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -188,8 +221,9 @@ def digit_tokenizer(directory: Path, *, packs: bool) -> Path:
         special_tokens=[_BEGIN, _END],
         show_progress=False,
     )
-    numbers = [str(number) for number in range(200)]
-    tokenizer.train_from_iterator([*numbers, sum_text(1, 2, 3)], trainer)
+    numbers = [str(number) for number in range(largest + 1)]
+    words = [] if digits == "spells" else [sum_text(1, 2, 3)]
+    tokenizer.train_from_iterator([*numbers, *words], trainer)
     begin = (_BEGIN, tokenizer.token_to_id(_BEGIN))
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{_BEGIN} $A", special_tokens=[begin]

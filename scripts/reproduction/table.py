@@ -5,8 +5,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from reproduction.methods import BASELINE, METHODS
+from reproduction.methods import BASELINE, KINDS, METHODS
 from xtoken_jax.files import replaced_file
+from xtoken_jax.report import read_metrics
+from xtoken_jax.report.chart import thinned
 
 Result = dict[str, Any]
 _AFTER, _BEFORE = "student after", "student before"
@@ -84,34 +86,76 @@ def mean_and_spread(values: Iterable[float | None], form: str, *, spread: bool =
 
 
 def draw(parts: dict[str, Sequence[Result]], path: Path) -> None:
-    """Draw right answers and bits per byte of every method as bars, a column a setting."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    settings = [
-        (part, s) for part, rows in parts.items() for s in dict.fromkeys(r["setting"] for r in rows)
+    """Draw every method of each setting as a bar: right answers, or bits where there are none."""
+    of_settings = [
+        (part.partition("-")[0], setting, [r for r in results if r["setting"] == setting])
+        for part, results in parts.items()
+        for setting in dict.fromkeys(result["setting"] for result in results)
     ]
-    figure, axes = pyplot.subplots(
-        1, len(settings), figsize=(3.4 * len(settings), 4.2), sharey=True, squeeze=False
-    )
-    for axis, (part, setting) in zip(axes[0], settings, strict=True):
-        results = [r for r in parts[part] if r["setting"] == setting]
-        title, read, _ = _MEASURES[2 if part.startswith("scratch") else 0]
-        bars = {
-            about.title: [read(r["models"][_AFTER]) for r in _of(method, results)]
-            for method, about in METHODS.items()
-        }
-        names = list(bars)[::-1]
-        known = [[v for v in bars[name] if v is not None] for name in names]
-        axis.barh(names, [mean(v) if v else 0 for v in known], color="#4477aa")
-        for height, values in enumerate(known):
-            axis.plot(values, [height] * len(values), ".", color="black", markersize=4)
-        axis.set_title(f"{part.partition('-')[0]}, {setting}", fontsize=9)
-        axis.set_xlabel(title, fontsize=8)
+    pyplot = _pyplot()
+    size = (3.4 * len(of_settings), 4.4)
+    figure, axes = pyplot.subplots(1, len(of_settings), figsize=size, sharey=True, squeeze=False)
+    for axis, (part, setting, results) in zip(axes[0], of_settings, strict=True):
+        title, read, _ = _MEASURES[_measure_of(results)]
+        for method, about in reversed(METHODS.items()):
+            values = [read(result["models"][_AFTER]) for result in _of(method, results)]
+            known = [value for value in values if value is not None]
+            colour = "#999999" if method == BASELINE else "#4477aa"
+            axis.barh(about.title, mean(known) if known else 0, color=colour)
+            axis.plot(known, [about.title] * len(known), ".", color="black", markersize=4)
+        axis.set_title(f"{part}, {setting}", fontsize=9)
+        axis.set_xlabel(f"{title}, a dot a seed", fontsize=8)
         axis.tick_params(labelsize=7)
     figure.tight_layout()
     with replaced_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
     pyplot.close(figure)
+
+
+def _measure_of(results: Sequence[Result]) -> int:
+    """Right answers where any model has some, else digits where texts have them, else all bytes."""
+    models = [model for result in results for model in result["models"].values()]
+    if any(model.get("exact_match") for model in models):
+        return 2
+    return 1 if results[0]["setting"] != "prose" else 0
+
+
+def draw_curves(part: Path, path: Path, *, seed: int = 0) -> None:
+    """Draw cross-entropy over the steps, for one method of each kind, a column a setting.
+
+    Args:
+        part: With the run directories of a part's cells.
+        path: Gets the picture.
+        seed: Of the cells.
+    """
+    settings = sorted({run.parent.name for run in part.glob(f"*/*-seed{seed}")})
+    pyplot = _pyplot()
+    size = (4.2 * len(settings), 3.4)
+    figure, axes = pyplot.subplots(1, len(settings), figsize=size, squeeze=False)
+    for axis, setting in zip(axes[0], settings, strict=True):
+        for method in KINDS:
+            run = part / setting / f"{method}-seed{seed}"
+            if not (run / "metrics.jsonl").exists():
+                continue
+            points = [(r["step"], r["cross_entropy"]) for r in read_metrics(run)]
+            # The first tenth, in which the form of the texts is learnt, would hide the rest.
+            later = points[len(points) // 10 :]
+            axis.plot(*thinned(later).T, label=METHODS[method].title, linewidth=1)
+        axis.set_title(f"{part.name.partition('-')[0]}, {setting}", fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=7)
+    axes[0, 0].set_ylabel("cross-entropy of the batch, nats per token", fontsize=8)
+    axes[0, -1].legend(fontsize=7)
+    figure.tight_layout()
+    with replaced_file(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

@@ -34,7 +34,9 @@ def main() -> None:
     use_compilation_cache()
     name = f"{args.part}-{args.budget}"
     cells = PARTS[args.part].cells(args.out / name, args.budget, range(args.seeds))
-    wanted = (cell for cell in cells if fnmatch.fnmatch(cell.name, args.only))
+    wanted = (
+        cell for cell in cells if any(fnmatch.fnmatch(cell.name, pattern) for pattern in args.only)
+    )
     run_cells(wanted, args.out / name, args.out / f"{name}.jsonl")
 
 
@@ -56,7 +58,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("part", choices=(*PARTS, "table"))
     parser.add_argument("--budget", choices=("small", "full"), default="small")
     parser.add_argument("--seeds", type=int, default=3, help="0 up to this, a seed after the other")
-    parser.add_argument("--only", default="*", help="cells whose SETTING/METHOD match, as `*/ce`")
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], help="cells whose SETTING/METHOD match, as `*/ce`"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"))
     parser.add_argument("--figure", type=Path, help="`table`: draw the methods as bars")
     parser.add_argument("--curves", type=Path, help="`table`: draw curves, a file for each part")

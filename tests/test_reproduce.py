@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,9 +107,9 @@ class TestScratch:
         self, tmp_path: Path, digits: str, word: list[str], number: list[str]
     ) -> None:
         tokenizer = ByteTokenizer.load(scratch.digit_tokenizer(tmp_path, digits, largest=199))
-        ids_N = tokenizer.encode(["Answer 111"]).ids_N
+        ids_N = tokenizer.encode(["Answer ####111"]).ids_N
         spelled = [tokenizer.token_bytes[id].decode() for id in ids_N]
-        assert spelled == [*word, " ", *number]
+        assert spelled == [*word, " ", "####", *number]
 
     def test_three_answers_in_ten_are_wrong_and_wrong_ones_are_spread(self) -> None:
         questions = questions_of(scratch.noisy_texts((range(30), range(10)), reads=20, seed=3))
@@ -140,22 +139,16 @@ def test_heldout_word_problems_are_of_other_templates() -> None:
     assert not train & heldout
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A line of a Markdown table."""
-
-    cells: list[str]
-
-    @classmethod
-    def of(cls, table: str, title: str) -> "_Row":
-        line = next(line for line in table.splitlines() if line.startswith(f"| {title} |"))
-        return cls([cell.strip() for cell in line.strip("|").split("|")])
+def _row(table: str, title: str) -> list[str]:
+    """The cells of a line of a Markdown table, behind its title."""
+    line = next(line for line in table.splitlines() if line.startswith(f"| {title} |"))
+    return [cell.strip() for cell in line[1:-1].split("|")][1:]
 
 
 def _result(method: str, seed: int, bits: float) -> dict[str, Any]:
     after = {"all": bits, "digits": None, "exact_match": 0.5, "num_questions": 2}
     after["agreement"] = {"sums": {"share": 0.25, "num_chunks": 4}}
-    models = {"student before": after | {"all": 9.0}, "teacher sums": {"all": 0.5, "digits": 1.0}}
+    models = {"student before": after | {"all": 9.0}, "teacher sums": {"all": 0.5, "digits": None}}
     return {
         "setting": "packed",
         "method": method,
@@ -176,20 +169,25 @@ class TestTable:
             _result("c_kl", 1, 1.7),
             _result("c_kl", 2, 5.0),  # no baseline of this seed
         ]
-        table = markdown(results)
-        row = _Row.of(table, "C-KL").cells
-        assert row == [
-            "C-KL",
-            "3",
-            "2.533 ± 2.173",
-            "-",
-            "50.0% ± 0.0%",
-            "25.0% ± 0.0%",
-            "+0.200 ± 0.141",
-        ]
-        assert _Row.of(table, "cross-entropy alone").cells[-1] == ""
-        assert _Row.of(table, "teacher").cells[1:4] == ["", "0.500", "1.000"]
-        assert "GOLD" not in table
+        told = markdown(results)
+        assert told.startswith("Seeds: 2 to 3, ")
+        bits, answers, agreement, gains = told.split("\n\n")[1:]
+        assert _row(bits, "C-KL") == ["2.533 ± 2.173"]
+        assert _row(bits, "teacher") == ["0.500"]
+        assert _row(bits, "student before") == ["9.000"]
+        assert _row(answers, "C-KL") == ["50.0% ± 0.0%"]
+        assert _row(agreement, "C-KL") == ["25.0% ± 0.0%"]
+        assert _row(gains, "C-KL") == ["+0.200 ± 0.141"]
+        assert "| cross-entropy alone |" not in gains
+        assert "GOLD" not in told
+
+    def test_settings_stand_beside_each_other(self) -> None:
+        other = _result("gold", 0, 3.0) | {"setting": "split"}
+        told = markdown([_result(BASELINE, 0, 1.0), other])
+        bits = told.split("\n\n")[1]
+        assert bits.startswith("| bits per byte | packed | split |")
+        assert _row(bits, "cross-entropy alone") == ["1.000", ""]
+        assert _row(bits, "GOLD") == ["", "3.000"]
 
     def test_one_value_has_no_spread_and_none_is_a_dash(self) -> None:
         assert mean_and_spread([0.25], ".1%") == "25.0%"

@@ -5,8 +5,8 @@ right answer, the likeliest; the student reads each a few times, which does not 
 answers right beyond cross-entropy alone, it has from the teacher.
 
 `packed`: the student has a token for `111` and the teacher one a digit. `split`: the reverse.
-`shared`: both have one for `111`, and the student spells `Answer` in letters. `narrow` is `packed`
-on sums of which all begin with 1, so that a first digit tells nothing.
+`shared`: both have one for `111`, and the student spells `Answer` in letters. `narrow-packed` and
+so on are the same on sums that all begin with 1, so that a first digit tells nothing.
 """
 
 import json
@@ -36,7 +36,9 @@ SETTINGS = {
     "packed": ("packs", "splits", _WIDE),
     "split": ("splits", "packs", _WIDE),
     "shared": ("spells", "packs", _WIDE),
-    "narrow": ("packs", "splits", _NARROW),
+    "narrow-packed": ("packs", "splits", _NARROW),
+    "narrow-split": ("splits", "packs", _NARROW),
+    "narrow-shared": ("spells", "packs", _NARROW),
 }
 Numbers = tuple[range, range]
 _WRONG_SHARE = 0.3
@@ -67,8 +69,9 @@ def cells(directory: Path, budget: str, seeds: Sequence[int]) -> Iterator[Cell]:
     """
     size = BUDGETS[budget]
     variants = [name for name in METHODS if name not in KINDS]
-    # Where numerals are shared, the variants do not differ.
-    for names, settings in ((KINDS, SETTINGS), (variants, ("packed", "split", "narrow"))):
+    # Where numerals are shared, the variants hardly differ.
+    with_variants = [setting for setting in SETTINGS if not setting.endswith("shared")]
+    for names, settings in ((KINDS, SETTINGS), (variants, with_variants)):
         for seed in seeds:
             for setting in settings:
                 base = _base(directory, size, setting, seed)
@@ -222,7 +225,7 @@ def digit_tokenizer(directory: Path, digits: str, *, largest: int) -> Path:
         show_progress=False,
     )
     numbers = [str(number) for number in range(largest + 1)]
-    words = [] if digits == "spells" else [sum_text(1, 2, 3)]
+    words = ["####"] if digits == "spells" else ["####", "Answer"]
     tokenizer.train_from_iterator([*numbers, *words], trainer)
     begin = (_BEGIN, tokenizer.token_to_id(_BEGIN))
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -1,6 +1,7 @@
 """Finished cells as Markdown tables and as a figure: means and spreads over seeds."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -29,58 +30,72 @@ _MEASURES: tuple[tuple[str, Callable[[Result], float | None], str], ...] = (
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """A table for each setting; methods in the order of `METHODS`."""
-    settings = dict.fromkeys(result["setting"] for result in results)
-    return "\n".join(
-        _setting(name, [r for r in results if r["setting"] == name]) for name in settings
-    )
+    """A table for each measure, methods in rows and settings in columns; then the paired gains."""
+    settings = list(dict.fromkeys(result["setting"] for result in results))
+    of_settings = [[r for r in results if r["setting"] == setting] for setting in settings]
+    tables = [f"Seeds: {', '.join(map(_seeds, of_settings))}, in the order of the columns.\n"]
+    for title, read, form in _MEASURES:
+        if any(read(model) is not None for r in results for model in r["models"].values()):
+            tables.append(_table(title, settings, of_settings, partial(_cell, read, form)))
+    title = f"fewer bits per byte than {METHODS[BASELINE].title}, by seed"
+    return "\n".join([*tables, _table(title, settings, of_settings, _gain)])
 
 
-def _setting(name: str, results: Sequence[Result]) -> str:
-    titles = [title for title, _, _ in _MEASURES]
-    lines = [
-        f"### {name}\n",
-        f"| | seeds | {' | '.join(titles)} | less bits than {METHODS[BASELINE].title} |",
-        f"|---|---:|{'---:|' * len(titles)}---:|",
-    ]
-    baseline = {r["seed"]: r["models"][_AFTER]["all"] for r in _of(BASELINE, results)}
-    first = results[0]["models"]
-    teacher = next(model for model in first if model.startswith("teacher "))
-    for title, model in (("teacher", teacher), ("student before", _BEFORE)):
-        lines.append(_row(title, [r["models"][model] for r in results], 0, ""))
-    for method, about in METHODS.items():
-        if not (of_method := _of(method, results)):
-            continue
-        models = [result["models"][_AFTER] for result in of_method]
-        gains = [
-            baseline[result["seed"]] - result["models"][_AFTER]["all"]
-            for result in of_method
-            if result["seed"] in baseline
-        ]
-        gain = "" if method == BASELINE else mean_and_spread(gains, "+.3f")
-        lines.append(_row(about.title, models, len(models), gain))
+def _seeds(results: Sequence[Result]) -> str:
+    numbers = [len(_of(method, results)) for method in METHODS]
+    least, most = min(filter(None, numbers)), max(numbers)
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def _table(
+    title: str,
+    settings: Sequence[str],
+    of_settings: Sequence[Sequence[Result]],
+    cell: Callable[[str, Sequence[Result]], str],
+) -> str:
+    lines = [f"| {title} | {' | '.join(settings)} |", f"|---|{'---:|' * len(settings)}"]
+    for row in ("teacher", _BEFORE, *METHODS):
+        cells = [cell(row, results) for results in of_settings]
+        if any(cells):
+            shown = METHODS[row].title if row in METHODS else row
+            lines.append(f"| {shown} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(
+    read: Callable[[Result], float | None], form: str, row: str, results: Sequence[Result]
+) -> str:
+    """What a method reached, or, of the first cell, teacher and student before."""
+    if row in METHODS:
+        models = [result["models"][_AFTER] for result in _of(row, results)]
+    else:
+        first = results[0]["models"]
+        models = [first[name] for name in first if name.startswith(row)]
+    return mean_and_spread([read(model) for model in models], form) if models else ""
+
+
+def _gain(row: str, results: Sequence[Result]) -> str:
+    """What a method saves beside the baseline of the same seed."""
+    baseline = {r["seed"]: r["models"][_AFTER]["all"] for r in _of(BASELINE, results)}
+    gains = [
+        baseline[result["seed"]] - result["models"][_AFTER]["all"]
+        for result in _of(row, results)
+        if result["seed"] in baseline
+    ]
+    return mean_and_spread(gains, "+.3f") if gains and row != BASELINE else ""
 
 
 def _of(method: str, results: Iterable[Result]) -> list[Result]:
     return [result for result in results if result["method"] == method]
 
 
-def _row(title: str, models: Sequence[Result], num_seeds: int, gain: str) -> str:
-    cells = [
-        mean_and_spread([read(model) for model in models], form, spread=num_seeds > 0)
-        for _, read, form in _MEASURES
-    ]
-    return f"| {title} | {num_seeds or ''} | {' | '.join(cells)} | {gain} |"
-
-
-def mean_and_spread(values: Iterable[float | None], form: str, *, spread: bool = True) -> str:
+def mean_and_spread(values: Iterable[float | None], form: str) -> str:
     """Mean and standard deviation over seeds; the mean alone of a single one, `-` of none."""
     known = [value for value in values if value is not None]
     if not known:
         return "-"
     told = format(mean(known), form)
-    if not spread or len(known) < 2:
+    if len(known) < 2:
         return told
     return f"{told} ± {format(stdev(known), form.removeprefix('+'))}"
 

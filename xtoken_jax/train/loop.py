@@ -19,7 +19,6 @@ from xtoken_jax.train.progress import Progress
 from xtoken_jax.train.signals import StopRequest
 from xtoken_jax.train.step import TrainState
 
-
 # Of a teacher's probability: with more out of W's reach, `mask` taught worse than no teacher at all
 # in docs/results.md, where it was 0.3; the pairs for which an audit recommends P-KL have 0.001.
 _MUCH_UNREACHABLE = 0.05

@@ -20,7 +20,7 @@ from xtoken_jax.train.signals import StopRequest
 from xtoken_jax.train.step import TrainState
 
 # Of a teacher's probability: with more out of W's reach, `mask` taught worse than no teacher at all
-# in docs/results.md, where it was 0.3; the pairs for which an audit recommends P-KL have 0.001.
+# in docs/results.md, where it was 0.3; Llama-3 has 0.0003 of SmolLM2 out of reach.
 _MUCH_UNREACHABLE = 0.05
 
 
@@ -147,8 +147,8 @@ class _Reader:
             share = values.get(f"{name}/unreachable", 0.0)
             if share > _MUCH_UNREACHABLE:
                 yield (
-                    f"W cannot reach {share:.0%} of what teacher {name} expects, and P-KL leaves it "
-                    f"out; `teachers.{name}.loss.unreachable` fold would count it"
+                    f"W cannot reach {share:.0%} of what teacher {name} expects, and P-KL leaves "
+                    f"it out; `teachers.{name}.loss.unreachable` fold would count it"
                 )
 
     def _skip(self, done: _Pending, values: dict[str, float]) -> str:

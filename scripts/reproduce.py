@@ -2,7 +2,7 @@
 
     python scripts/reproduce.py scratch [--budget full] [--seeds 3] [--only 'packed/*']
     python scripts/reproduce.py pretrained [--budget full] [--seeds 3] [--only '*/p_kl*']
-    python scripts/reproduce.py table [--figure results.png] [--curves curves.png]
+    python scripts/reproduce.py table [--figure answers.png] [--curves curves.png]
 
 `scratch` trains tiny pairs on sums, `pretrained` teaches bodies of SmolLM2-135M that read other
 vocabularies. Each cell, one method in one setting with one seed, is a run of its own under
@@ -47,8 +47,8 @@ def _tell(args: argparse.Namespace) -> None:
         print(f"## {name}\n\n{markdown(results)}")
         if args.curves is not None:
             draw_curves(args.out / name, args.curves.with_stem(f"{args.curves.stem}-{name}"))
-    if args.figure is not None:
-        draw(parts, args.figure)
+        if args.figure is not None and name.startswith("scratch"):
+            draw(results, args.figure.with_stem(f"{args.figure.stem}-{name}"))
 
 
 def _arguments() -> argparse.Namespace:
@@ -62,7 +62,7 @@ def _arguments() -> argparse.Namespace:
         "--only", nargs="+", default=["*"], help="cells whose SETTING/METHOD match, as `*/ce`"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"))
-    parser.add_argument("--figure", type=Path, help="`table`: draw the methods as bars")
+    parser.add_argument("--figure", type=Path, help="`table`: draw right answers")
     parser.add_argument("--curves", type=Path, help="`table`: draw curves, a file for each part")
     return parser.parse_args()
 

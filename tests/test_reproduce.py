@@ -148,7 +148,10 @@ def _row(table: str, title: str) -> list[str]:
 def _result(method: str, seed: int, bits: float) -> dict[str, Any]:
     after = {"all": bits, "digits": None, "exact_match": 0.5, "num_questions": 2}
     after["agreement"] = {"sums": {"share": 0.25, "num_chunks": 4}}
-    models = {"student before": after | {"all": 9.0}, "teacher sums": {"all": 0.5, "digits": None}}
+    models = {
+        "student before": after | {"all": 9.0},
+        "teacher sums": {"all": 0.5, "digits": None, "exact_match": 1.0},
+    }
     return {
         "setting": "packed",
         "method": method,
@@ -194,5 +197,5 @@ class TestTable:
         assert mean_and_spread([None], ".3f") == "-"
 
     def test_the_figure_is_written(self, tmp_path: Path) -> None:
-        draw({"scratch-small": [_result(BASELINE, 0, 1.0)]}, tmp_path / "results.png")
+        draw([_result(BASELINE, 0, 1.0)], tmp_path / "results.png")
         assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")

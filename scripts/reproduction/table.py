@@ -31,7 +31,8 @@ _MEASURES: tuple[tuple[str, Callable[[Result], float | None], str], ...] = (
 
 def markdown(results: Sequence[Result]) -> str:
     """A table for each measure, methods in rows and settings in columns; then the paired gains."""
-    settings = list(dict.fromkeys(result["setting"] for result in results))
+    found = dict.fromkeys(result["setting"] for result in results)
+    settings = sorted(found, key=lambda setting: setting.startswith("narrow-"))
     of_settings = [[r for r in results if r["setting"] == setting] for setting in settings]
     tables = [f"Seeds: {', '.join(map(_seeds, of_settings))}, in the order of the columns.\n"]
     for title, read, form in _MEASURES:
@@ -100,39 +101,36 @@ def mean_and_spread(values: Iterable[float | None], form: str) -> str:
     return f"{told} ± {format(stdev(known), form.removeprefix('+'))}"
 
 
-def draw(parts: dict[str, Sequence[Result]], path: Path) -> None:
-    """Draw every method of each setting as a bar: right answers, or bits where there are none."""
-    of_settings = [
-        (part.partition("-")[0], setting, [r for r in results if r["setting"] == setting])
-        for part, results in parts.items()
-        for setting in dict.fromkeys(result["setting"] for result in results)
-    ]
+def draw(results: Sequence[Result], path: Path) -> None:
+    """Draw right answers as bars, a column a setting; those of narrow sums are left out.
+
+    Args:
+        results: Of cells that have answered questions.
+        path: Gets the picture.
+    """
+    found = dict.fromkeys(result["setting"] for result in results)
+    settings = [setting for setting in found if not setting.startswith("narrow-")]
     pyplot = _pyplot()
-    size = (3.4 * len(of_settings), 4.4)
-    figure, axes = pyplot.subplots(1, len(of_settings), figsize=size, sharey=True, squeeze=False)
-    for axis, (part, setting, results) in zip(axes[0], of_settings, strict=True):
-        title, read, _ = _MEASURES[_measure_of(results)]
+    size = (3.4 * len(settings), 4.4)
+    figure, axes = pyplot.subplots(1, len(settings), figsize=size, sharey=True, squeeze=False)
+    for axis, setting in zip(axes[0], settings, strict=True):
+        of_setting = [result for result in results if result["setting"] == setting]
+        teacher = next(m for n, m in of_setting[0]["models"].items() if n.startswith("teacher"))
+        axis.axvline(100 * teacher["exact_match"], color="#999999", linestyle="--", linewidth=1)
         for method, about in reversed(METHODS.items()):
-            values = [read(result["models"][_AFTER]) for result in _of(method, results)]
-            known = [value for value in values if value is not None]
+            answers = [100 * r["models"][_AFTER]["exact_match"] for r in _of(method, of_setting)]
             colour = "#999999" if method == BASELINE else "#4477aa"
-            axis.barh(about.title, mean(known) if known else 0, color=colour)
-            axis.plot(known, [about.title] * len(known), ".", color="black", markersize=4)
-        axis.set_title(f"{part}, {setting}", fontsize=9)
-        axis.set_xlabel(f"{title}, a dot a seed", fontsize=8)
+            axis.barh(about.title, mean(answers) if answers else 0, color=colour)
+            axis.plot(answers, [about.title] * len(answers), ".", color="black", markersize=4)
+        axis.set_xlim(0, 102)
+        axis.set_title(setting, fontsize=9)
+        axis.set_xlabel("right answers, %", fontsize=8)
         axis.tick_params(labelsize=7)
+    figure.suptitle("a dot a seed; dashed: the teacher", fontsize=8)
     figure.tight_layout()
     with replaced_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
     pyplot.close(figure)
-
-
-def _measure_of(results: Sequence[Result]) -> int:
-    """Right answers where any model has some, else digits where texts have them, else all bytes."""
-    models = [model for result in results for model in result["models"].values()]
-    if any(model.get("exact_match") for model in models):
-        return 2
-    return 1 if results[0]["setting"] != "prose" else 0
 
 
 def draw_curves(part: Path, path: Path, *, seed: int = 0) -> None:
@@ -143,19 +141,22 @@ def draw_curves(part: Path, path: Path, *, seed: int = 0) -> None:
         path: Gets the picture.
         seed: Of the cells.
     """
-    settings = sorted({run.parent.name for run in part.glob(f"*/*-seed{seed}")})
+    found = {run.parent.name for run in part.glob(f"*/*-seed{seed}")}
+    settings = sorted(setting for setting in found if not setting.startswith("narrow-"))
     pyplot = _pyplot()
     size = (4.2 * len(settings), 3.4)
     figure, axes = pyplot.subplots(1, len(settings), figsize=size, squeeze=False)
     for axis, setting in zip(axes[0], settings, strict=True):
-        for method in KINDS:
+        for index, method in enumerate(KINDS):
             run = part / setting / f"{method}-seed{seed}"
-            if not (run / "metrics.jsonl").exists():
-                continue
+            log = run / "metrics.jsonl"
+            if not log.exists() or not log.stat().st_size:
+                continue  # not begun, or before its first step
             points = [(r["step"], r["cross_entropy"]) for r in read_metrics(run)]
             # The first tenth, in which the form of the texts is learnt, would hide the rest.
             later = points[len(points) // 10 :]
-            axis.plot(*thinned(later).T, label=METHODS[method].title, linewidth=1)
+            title = METHODS[method].title
+            axis.plot(*thinned(later).T, label=title, color=f"C{index}", linewidth=1)
         axis.set_title(f"{part.name.partition('-')[0]}, {setting}", fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)

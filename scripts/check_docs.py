@@ -34,6 +34,8 @@ NOT_RUN = {
     "bash scripts/check_docs.sh": "this script",
     "bash scripts/quickstart.sh": "minutes, and into the repository's own .venv",
     "python scripts/bench_": "minutes to hours; a measurement wants a quiet machine",
+    "python scripts/reproduce.py": "an hour and more; tests/test_reproduce.py tests its parts",
+    "xtoken report runs/reproduce": "pages of runs that scripts/reproduce.py makes",
     "scripts/crash_test.py": "minutes; tests/train kills runs too",
     "xtoken plan configs/llama1b_": "minutes of TPU's compiler; tests/train/test_plan.py plans",
     "xtoken train configs/quickstart.yaml --": "minutes, in a directory of another config",

@@ -101,6 +101,7 @@ def _student(student: str, tokenizer: str | None, sizes: StarterSizes) -> str:
 def _teacher(name: str, teacher: StarterTeacher, sizes: StarterSizes) -> str:
     # A tenth more than on the text that was measured, in steps that split well.
     needed = sizes.student_length * max(1.0, 1.1 * teacher.token_ratio)
+    other = "  # or c_kl, which teaches packed numbers whole: docs/results.md"
     return f"""\
   {_scalar(name)}:
     model: {_scalar(teacher.model)}
@@ -109,7 +110,7 @@ def _teacher(name: str, teacher: StarterTeacher, sizes: StarterSizes) -> str:
     length: {-(-int(needed) // 64) * 64}
     loss:
       # {_line(teacher.reason)}
-      kind: {teacher.loss}"""
+      kind: {teacher.loss}{other if teacher.loss == "p_kl" else ""}"""
 
 
 def _data(sizes: StarterSizes, *, has_problems: bool) -> str:

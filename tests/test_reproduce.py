@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 from reproduction import cells, pretrained, scratch
 from reproduction.cells import Cell, read_results, run_cells
-from reproduction.methods import BASELINE, METHODS, merged
+from reproduction.methods import BASELINE, METHODS
 from reproduction.table import draw, markdown, mean_and_spread
 
-from xtoken_jax.config import check_config, load_config, to_dict
+from xtoken_jax.config import check_config, load_config, merged, to_dict
 from xtoken_jax.evaluate import questions_of
 from xtoken_jax.text import ByteTokenizer
 

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from xtoken_jax.config import ExperimentConfig, check_config
+from xtoken_jax.config import ExperimentConfig, check_config, merged
 from xtoken_jax.models.architecture import Architecture
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.weights import save_model
@@ -141,7 +141,7 @@ def tiny_config(tmp_path: Path, **overrides: Any) -> ExperimentConfig:
             "length": 128,
         },
     }
-    return check_config(_merged(content, overrides), name="tiny config")
+    return check_config(merged(content, overrides), name="tiny config")
 
 
 def with_teacher(config: ExperimentConfig, name: str = "tiny", **changes: Any) -> ExperimentConfig:
@@ -152,11 +152,3 @@ def with_teacher(config: ExperimentConfig, name: str = "tiny", **changes: Any) -
             changes[section] = dataclasses.replace(getattr(teacher, section), **value)
     teachers = {**config.teachers, name: dataclasses.replace(teacher, **changes)}
     return dataclasses.replace(config, teachers=teachers)
-
-
-def _merged(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(content)
-    for name, value in overrides.items():
-        is_section = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = _merged(merged[name], value) if is_section else value
-    return merged

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from xtoken_jax.config import merged
+
 
 @dataclass(frozen=True)
 class Method:
@@ -29,15 +31,6 @@ class Method:
 
 def _fixed(weight: float) -> dict[str, Any]:
     return {"scaling": "fixed", "distillation_weight": weight, "cross_entropy_weight": 1.0}
-
-
-def merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping with changes; a mapping in it changes only its own keys."""
-    result = dict(content)
-    for name, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
-        result[name] = merged(result[name], value) if both else value
-    return result
 
 
 BASELINE = "ce"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.cells import Cell, trained_model
-from reproduction.methods import KINDS, METHODS, merged
+from reproduction.methods import KINDS, METHODS
+from xtoken_jax.config import merged
 from xtoken_jax.files import replaced_file
 
 _TEACHER = "asset:smollm2-135m"

@@ -22,7 +22,8 @@ from flax import nnx
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from reproduction.cells import Cell, trained_model
-from reproduction.methods import KINDS, METHODS, merged
+from reproduction.methods import KINDS, METHODS
+from xtoken_jax.config import merged
 from xtoken_jax.files import replaced_file
 from xtoken_jax.models.architecture import Architecture
 from xtoken_jax.models.decoder import Decoder

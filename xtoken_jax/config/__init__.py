@@ -1,6 +1,6 @@
 """An experiment's settings: a YAML file of fields, each with its default in `sections`."""
 
-from xtoken_jax.config.files import check_config, differences, flat, load_config, to_dict
+from xtoken_jax.config.files import check_config, differences, flat, load_config, merged, to_dict
 from xtoken_jax.config.sections import (
     CheckpointConfig,
     DataConfig,
@@ -35,5 +35,6 @@ __all__ = [
     "differences",
     "flat",
     "load_config",
+    "merged",
     "to_dict",
 ]

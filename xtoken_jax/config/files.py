@@ -113,3 +113,12 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             fields[f"{prefix}{key}"] = value
     return fields
+
+
+def merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with changes; a mapping in it changes only its own keys."""
+    result = dict(content)
+    for name, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+        result[name] = merged(result[name], value) if both else value
+    return result

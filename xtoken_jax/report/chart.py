@@ -13,7 +13,7 @@ MOST_POINTS = 300  # of a curve; of one with more, means of neighbours are drawn
 _WIDTH, _HEIGHT = 400, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 380, 24, 190  # of the plot
 _NUM_TICKS = 4
-_NUM_STYLES = 6  # colours, and ways to dash, in run_page.css
+_NUM_STYLES = 6  # colours, and ways to dash, in run.css
 
 Points = Sequence[tuple[float, float]]  # steps and values
 

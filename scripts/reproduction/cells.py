@@ -72,14 +72,9 @@ def _run(cell: Cell, directory: Path) -> dict[str, Any]:
     """What the models of the run say of the held-out texts, by model."""
     run_dir = directory / f"{cell.name}-seed{cell.seed}"
     started = time.monotonic()
-    config = check_config({**cell.config, "run_dir": str(run_dir)}, name=cell.name)
-    stopped_by = train(config).stopped_by
-    if stopped_by is not None:
-        raise SystemExit(f"{stopped_by}: the same command goes on from there")
+    _train(cell.config, run_dir, name=cell.name)
     for name in _REMOVED:
         shutil.rmtree(run_dir / name, ignore_errors=True)
-    # A cell has programs of its own; those of all cells together would fill the memory.
-    jax.clear_caches()
     models = json.loads((run_dir / "evaluation.json").read_text())
     return {"seconds": round(time.monotonic() - started, 1), "models": models}
 
@@ -89,9 +84,16 @@ def trained_model(config: Mapping[str, Any], directory: Path) -> Path:
     model = directory / "student"
     if not (model / "config.json").is_file():
         print(f"== {directory.name}", flush=True)
-        checked = check_config({**config, "run_dir": str(directory)}, name=directory.name)
-        if (stopped_by := train(checked).stopped_by) is not None:
-            raise SystemExit(f"{stopped_by}: the same command goes on from there")
+        _train(config, directory, name=directory.name)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-        jax.clear_caches()
     return model
+
+
+def _train(config: Mapping[str, Any], run_dir: Path, *, name: str) -> None:
+    """Train, or end the script where a signal asked for it."""
+    checked = check_config({**config, "run_dir": str(run_dir)}, name=name)
+    stopped_by = train(checked).stopped_by
+    if stopped_by is not None:
+        raise SystemExit(f"{stopped_by}: the same command goes on from there")
+    # A run has programs of its own; those of all cells together would fill the memory.
+    jax.clear_caches()

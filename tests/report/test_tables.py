@@ -48,6 +48,22 @@ class TestEvaluationTable:
         }
         assert "+0.0%" in printed(evaluation_table(nothing))
 
+    def test_sources_have_rows_of_their_own(self):
+        sources = {"sums": {"all": 3.0, "digits": 6.0}, "words": {"all": 1.0, "digits": None}}
+        results = {
+            "student before": {**RESULTS["student before"], "sources": sources},
+            "student after": {**RESULTS["student after"], "sources": sources},
+        }
+        assert cells(evaluation_table(results))[2:] == [
+            ["student's change", "-25.0%", "+25.0%"],
+            ["student before, sums", "3.000", "6.000"],
+            ["student after, sums", "3.000", "6.000"],
+            ["student's change, sums", "+0.0%", "+0.0%"],
+            ["student before, words", "1.000", "-"],
+            ["student after, words", "1.000", "-"],
+            ["student's change, words", "+0.0%", "-"],
+        ]
+
 
 def side(*pieces):
     return {"pieces": list(pieces)}

@@ -1,5 +1,6 @@
 """Top-1 agreement: how often two models with other tokenizers like the same text best."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -18,6 +19,13 @@ class Agreement:
 
     share: float | None
     num_chunks: int
+
+    @classmethod
+    def total(cls, parts: Sequence["Agreement"]) -> "Agreement":
+        """Of all chunks of several readings."""
+        num_chunks = sum(part.num_chunks for part in parts)
+        same = sum((part.share or 0.0) * part.num_chunks for part in parts)
+        return cls(same / num_chunks if num_chunks else None, num_chunks)
 
     def to_dict(self) -> dict[str, float | int | None]:
         """As plain values, for JSON."""

@@ -25,6 +25,17 @@ class BitsPerByte:
     num_bytes: int
     num_digit_bytes: int
 
+    @classmethod
+    def total(cls, parts: Sequence["BitsPerByte"]) -> "BitsPerByte":
+        """Of all bytes of several readings, of which each has at least one."""
+        num_bytes = sum(part.num_bytes for part in parts)
+        num_digits = sum(part.num_digit_bytes for part in parts)
+        bits = sum(part.all * part.num_bytes for part in parts)
+        # Without digits a part's number is NaN, which no sum may meet.
+        digit_bits = sum(p.digits * p.num_digit_bytes for p in parts if p.num_digit_bytes)
+        digits = digit_bits / num_digits if num_digits else math.nan
+        return cls(bits / num_bytes, digits, num_bytes, num_digits)
+
     def to_dict(self) -> dict[str, float | int | None]:
         """As plain values, for JSON, which has no NaN: None stands for it."""
         values = asdict(self)

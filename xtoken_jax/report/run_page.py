@@ -98,7 +98,13 @@ def _results(runs: Sequence[Run]) -> str:
     if not found:
         return ""
     rows = [["model", *columns]]
-    for model, by_cells in sorted(found.items(), key=lambda item: item[0] in _LAST):
+    sources = [*dict.fromkeys(model.partition(", ")[2] for model in found)]
+
+    def place(model: str) -> tuple[int, bool]:
+        name, _, source = model.partition(", ")
+        return sources.index(source), name in _LAST
+
+    for model, by_cells in sorted(found.items(), key=lambda item: place(item[0])):
         for cells, names in by_cells.items():
             rows.append([f"{model}{_of(names, runs)}", *cells])
     note = '<p class="note">All bytes and digit bytes: bits per byte, the fewer the better.</p>'

@@ -45,7 +45,21 @@ def evaluation_columns(results: Iterable[_Result]) -> _Columns:
 
 
 def evaluation_rows(results: Mapping[str, _Result], columns: _Columns) -> list[list[str]]:
-    """A row for each model, with its name first, and one for the student's change."""
+    """A row for each model, with its name first, and one for the student's change.
+
+    Where held-out texts are of several sources, rows like `student after, gsm_symbolic` follow.
+    """
+    rows = _rows(results, columns)
+    by_source: dict[str, dict[str, _Result]] = {}
+    for name, result in results.items():
+        for source, part in result.get("sources", {}).items():
+            by_source.setdefault(source, {})[name] = part
+    for source, parts in by_source.items():
+        rows += [[f"{name}, {source}", *cells] for name, *cells in _rows(parts, columns)]
+    return rows
+
+
+def _rows(results: Mapping[str, _Result], columns: _Columns) -> list[list[str]]:
     rows = [
         [name, *(cell(result) for cell in columns.values())] for name, result in results.items()
     ]

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xtoken_jax.config import ExperimentConfig
 from xtoken_jax.evaluate import (
+    Agreement,
     Answer,
+    BitsPerByte,
     Question,
     Reading,
     answer_questions,
@@ -21,30 +24,45 @@ from xtoken_jax.text import ByteTokenizer
 from xtoken_jax.train.metrics import write_text
 
 
+@dataclass(frozen=True)
+class Heldout:
+    """What a source holds for evaluation.
+
+    Attributes:
+        title: Names the source among the others.
+        texts: To be read, at least one.
+        questions: To be answered, maybe none.
+    """
+
+    title: str
+    texts: Sequence[str]
+    questions: Sequence[Question]
+
+
 class Evaluation:
     """Adds what it finds of each model to `evaluation.json` and `samples.jsonl` of the run.
 
+    A model's result is of all sources together; where there are several, each has its own under
+    `sources`.
+
     Args:
         config: The experiment.
-        texts: To be read; none evaluates nothing.
-        questions: To be answered.
+        heldout: The sources; none evaluates nothing.
         teachers: Models and their tokenizers, by name.
     """
 
     def __init__(
         self,
         config: ExperimentConfig,
-        texts: Sequence[str],
-        questions: Sequence[Question],
+        heldout: Sequence[Heldout],
         teachers: Mapping[str, tuple[Decoder, ByteTokenizer]],
     ) -> None:
         self._config = config
         self._results_path = Path(config.run_dir) / "evaluation.json"
         self._samples_path = Path(config.run_dir) / "samples.jsonl"
-        self._texts = texts
-        self._questions = questions
+        self._heldout = heldout
         self._teachers = teachers
-        self._readings: dict[str, Reading] = {}
+        self._readings: dict[str, list[Reading]] = {}
 
     def clear(self) -> None:
         """Forget what an earlier run in the same directory found."""
@@ -54,58 +72,66 @@ class Evaluation:
 
     def of_teachers(self) -> None:
         """Evaluate each teacher."""
-        if self._texts:
+        if self._heldout:
             for name, (model, tokenizer) in self._teachers.items():
-                result = bits_of(self._reading_of_teacher(name)).to_dict()
-                self._finish(f"teacher {name}", result, self._answers(model, tokenizer))
+                found = _Found(
+                    [bits_of(reading) for reading in self._readings_of_teacher(name)],
+                    {},
+                    self._answers(model, tokenizer),
+                )
+                self._finish(f"teacher {name}", found)
 
     def of_student(self, name: str, model: Decoder, tokenizer: ByteTokenizer) -> None:
         """Evaluate the student, and how far it agrees with each teacher."""
-        if not self._texts:
+        if not self._heldout:
             return
-        reading = self._read(model, tokenizer)
-        result: dict[str, Any] = bits_of(reading).to_dict()
-        if self._teachers:
-            result["agreement"] = {
-                teacher: top1_agreement(reading, self._reading_of_teacher(teacher)).to_dict()
-                for teacher in self._teachers
-            }
-        self._finish(name, result, self._answers(model, tokenizer))
+        readings = self._read(model, tokenizer)
+        agreements = {
+            teacher: list(map(top1_agreement, readings, self._readings_of_teacher(teacher)))
+            for teacher in self._teachers
+        }
+        bits = [bits_of(reading) for reading in readings]
+        self._finish(name, _Found(bits, agreements, self._answers(model, tokenizer)))
 
-    def _read(self, model: Decoder, tokenizer: ByteTokenizer) -> Reading:
+    def _read(self, model: Decoder, tokenizer: ByteTokenizer) -> list[Reading]:
         settings = self._config.evaluation
-        return read_texts(
-            model,
-            tokenizer,
-            self._texts,
-            batch_size=settings.batch_size,
-            length=settings.length,
-            block_tokens=self._config.loss.block_tokens,
-        )
+        return [
+            read_texts(
+                model,
+                tokenizer,
+                source.texts,
+                batch_size=settings.batch_size,
+                length=settings.length,
+                block_tokens=self._config.loss.block_tokens,
+            )
+            for source in self._heldout
+        ]
 
-    def _reading_of_teacher(self, name: str) -> Reading:
+    def _readings_of_teacher(self, name: str) -> list[Reading]:
         if name not in self._readings:
             self._readings[name] = self._read(*self._teachers[name])
         return self._readings[name]
 
-    def _answers(self, model: Decoder, tokenizer: ByteTokenizer) -> list[Answer]:
-        if not self._questions:
-            return []
+    def _answers(self, model: Decoder, tokenizer: ByteTokenizer) -> list[list[Answer]]:
         settings = self._config.evaluation
-        return answer_questions(
-            model,
-            tokenizer,
-            self._questions,
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
-        )
+        options = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
+        return [
+            answer_questions(model, tokenizer, source.questions, **options)
+            if source.questions
+            else []
+            for source in self._heldout
+        ]
 
-    def _finish(self, name: str, result: dict[str, Any], answers: Sequence[Answer]) -> None:
+    def _finish(self, name: str, found: "_Found") -> None:
         """Write what was found, and say it."""
+        result = found.in_all()
+        if len(self._heldout) > 1:
+            titles = [source.title for source in self._heldout]
+            result["sources"] = dict(zip(titles, found.by_source(), strict=True))
         told = f"{name}: {result['all']:.3f} bits per byte"
+        answers = [answer for of_source in found.answers for answer in of_source]
         if answers:
             num_right = sum(answer.is_right for answer in answers)
-            result |= {"exact_match": num_right / len(answers), "num_questions": len(answers)}
             told += f", {num_right} of {len(answers)} questions right"
         if is_first():
             results = {}
@@ -126,3 +152,37 @@ class Evaluation:
         samples = ({"model": name, **answer.to_dict()} for answer in answers)
         lines += [json.dumps(sample, ensure_ascii=False) for sample in samples]
         write_text(self._samples_path, "".join(f"{line}\n" for line in lines))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found of a model, a value of each list for a source."""
+
+    bits: Sequence[BitsPerByte]
+    agreements: Mapping[str, Sequence[Agreement]]
+    answers: Sequence[Sequence[Answer]]
+
+    def in_all(self) -> dict[str, Any]:
+        """Of all sources together, as plain values."""
+        agreements = {name: Agreement.total(parts) for name, parts in self.agreements.items()}
+        answers = [answer for of_source in self.answers for answer in of_source]
+        return _record(BitsPerByte.total(self.bits), agreements, answers)
+
+    def by_source(self) -> list[dict[str, Any]]:
+        """Of each source."""
+        return [
+            _record(bits, {name: parts[index] for name, parts in self.agreements.items()}, answers)
+            for index, (bits, answers) in enumerate(zip(self.bits, self.answers, strict=True))
+        ]
+
+
+def _record(
+    bits: BitsPerByte, agreements: Mapping[str, Agreement], answers: Sequence[Answer]
+) -> dict[str, Any]:
+    record: dict[str, Any] = bits.to_dict()
+    if agreements:
+        record["agreement"] = {name: each.to_dict() for name, each in agreements.items()}
+    if answers:
+        record["exact_match"] = sum(answer.is_right for answer in answers) / len(answers)
+        record["num_questions"] = len(answers)
+    return record

@@ -86,10 +86,10 @@ def _train(config: ExperimentConfig, *, resume: bool) -> RunResult:
         if tally.dropped:
             say(f"bad records left out: {tally}")
         checkpoints.check_sources(rows.fingerprints)
-        texts, questions = setup.heldout(config, tokenizers)
+        heldout = setup.heldout(config, tokenizers)
         teaching = setup.load_teaching(config, tokenizers, mesh)
         teachers = {n: (each.model, tokenizers.teachers[n]) for n, each in teaching.items()}
-        evaluation = Evaluation(config, texts, questions, teachers)
+        evaluation = Evaluation(config, heldout, teachers)
         student = setup.load_student(config, run_dir, tokenizers.student, mesh, resuming=resuming)
         vocab_size = student.unembedding_VD.shape[0]
         tables = setup.device_tables(config, teaching, tokenizers, student_vocab_size=vocab_size)

@@ -1,6 +1,7 @@
 """All that a run needs before its first step."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from xtoken_jax.config import (
     DistillationConfig,
     ExperimentConfig,
     ProjectionConfig,
+    SourceConfig,
     TeacherConfig,
 )
 from xtoken_jax.data import (
@@ -24,7 +26,7 @@ from xtoken_jax.data import (
     build_piece_tries,
 )
 from xtoken_jax.errors import UsageError, XTokenError
-from xtoken_jax.evaluate import Question, fitting_texts, questions_of
+from xtoken_jax.evaluate import fitting_texts, questions_of
 from xtoken_jax.losses import Tables, Tries, check_tables
 from xtoken_jax.models.decoder import Decoder
 from xtoken_jax.models.lora import Adapters, add_adapters, is_trained_with_adapters
@@ -44,6 +46,7 @@ from xtoken_jax.projection import (
 )
 from xtoken_jax.text import ByteTokenizer, resolve, same_token_ids
 from xtoken_jax.train import data
+from xtoken_jax.train.evaluation import Heldout
 
 
 @dataclass(frozen=True)
@@ -291,21 +294,36 @@ def row_lengths(config: ExperimentConfig) -> Lengths:
     return Lengths(config.data.student_length, teachers)
 
 
-def heldout(config: ExperimentConfig, tokenizers: Tokenizers) -> tuple[list[str], list[Question]]:
-    """What is read in evaluation, and what is answered.
+def heldout(config: ExperimentConfig, tokenizers: Tokenizers) -> list[Heldout]:
+    """What is read in evaluation and what is answered, by source.
 
-    Read are of each source the first documents that fit on all sides; answered are the first
-    questions of each source, where its texts are word problems.
+    Read are the first documents of a source that fit on all sides; answered are its first
+    questions, where its texts are word problems.
+
+    Raises:
+        XTokenError: none of a source's documents fits.
     """
-    texts: list[str] = []
-    questions: list[Question] = []
     all_sides = [tokenizers.student, *tokenizers.teachers.values()]
     settings = config.evaluation
+    found: list[Heldout] = []
     for source in settings.sources:
+        title = _title(source, {each.title for each in found})
         candidates = [document.text for document in data.read_documents(source)]
         fitting = fitting_texts(candidates, all_sides, length=settings.length)
-        texts += fitting[: settings.max_documents]
-        questions += questions_of(candidates)[: settings.max_questions]
-    if settings.sources and not texts:
-        raise XTokenError(f"no held-out text fits in `evaluation.length` {settings.length} tokens")
-    return texts, questions
+        if not fitting:
+            raise XTokenError(
+                f"no held-out text of {title} fits in `evaluation.length` {settings.length} tokens"
+            )
+        questions = questions_of(candidates)[: settings.max_questions]
+        found.append(Heldout(title, fitting[: settings.max_documents], questions))
+    return found
+
+
+def _title(source: SourceConfig, taken: Container[str]) -> str:
+    """The name of the source's file without its folders, or its kind; numbered where taken."""
+    title = Path(source.path).name if source.path is not None else source.kind
+    numbers = itertools.count(2)
+    unique = title
+    while unique in taken:
+        unique = f"{title} ({next(numbers)})"
+    return unique

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from reproduction import pretrained, scratch
 from reproduction.cells import read_results, run_cells
-from reproduction.table import draw, draw_curves, markdown
+from reproduction.table import draw_answers, draw_curves, draw_gains, markdown
 
 from xtoken_jax.cli.compilation import use_compilation_cache
 
@@ -47,8 +47,12 @@ def _tell(args: argparse.Namespace) -> None:
         print(f"## {name}\n\n{markdown(results)}")
         if args.curves is not None:
             draw_curves(args.out / name, args.curves.with_stem(f"{args.curves.stem}-{name}"))
-        if args.figure is not None and name.startswith("scratch"):
-            draw(results, args.figure.with_stem(f"{args.figure.stem}-{name}"))
+        if args.figure is not None:
+            figure = args.figure.with_stem(f"{args.figure.stem}-{name}")
+            if name.startswith("scratch"):
+                draw_answers(results, figure)
+            else:
+                draw_gains(results, pretrained.NEW_NUMBERS, figure)
 
 
 def _arguments() -> argparse.Namespace:
@@ -62,7 +66,9 @@ def _arguments() -> argparse.Namespace:
         "--only", nargs="+", default=["*"], help="cells whose SETTING/METHOD match, as `*/ce`"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"))
-    parser.add_argument("--figure", type=Path, help="`table`: draw right answers")
+    parser.add_argument(
+        "--figure", type=Path, help="`table`: draw answers or gains, a file for each part"
+    )
     parser.add_argument("--curves", type=Path, help="`table`: draw curves, a file for each part")
     return parser.parse_args()
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,20 @@ _REMOVED = ("checkpoints", "student", "student_init")
 
 @dataclass(frozen=True)
 class Cell:
-    """What is trained, and the config without `run_dir`."""
+    """What is trained.
+
+    Attributes:
+        setting: A column of the tables.
+        method: A row.
+        seed: Of texts, student and order.
+        config: Makes what the cell needs, such as its teacher, and returns its config without
+            `run_dir`; called where the cell is run.
+    """
 
     setting: str
     method: str
     seed: int
-    config: Mapping[str, Any]
+    config: Callable[[], Mapping[str, Any]]
 
     @property
     def name(self) -> str:
@@ -71,8 +79,9 @@ def run_cells(cells: Iterable[Cell], directory: Path, results_path: Path) -> Non
 def _run(cell: Cell, directory: Path) -> dict[str, Any]:
     """What the models of the run say of the held-out texts, by model."""
     run_dir = directory / f"{cell.name}-seed{cell.seed}"
+    config = cell.config()  # its teacher's time is not the cell's
     started = time.monotonic()
-    _train(cell.config, run_dir, name=cell.name)
+    _train(config, run_dir, name=cell.name)
     for name in _REMOVED:
         shutil.rmtree(run_dir / name, ignore_errors=True)
     models = json.loads((run_dir / "evaluation.json").read_text())

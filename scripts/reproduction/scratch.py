@@ -14,6 +14,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,15 @@ def cells(directory: Path, budget: str, seeds: Sequence[int]) -> Iterator[Cell]:
     for names, settings in ((KINDS, SETTINGS), (variants, with_variants)):
         for seed in seeds:
             for setting in settings:
-                base = _base(directory, size, setting, seed)
                 for name in names:
-                    yield Cell(setting, name, seed, METHODS[name].applied_to(base, "sums"))
+                    config = partial(_cell_config, directory, size, setting, name, seed)
+                    yield Cell(setting, name, seed, config)
 
 
-def _base(directory: Path, size: Budget, setting: str, seed: int) -> dict[str, Any]:
-    """The config of a setting and a seed, to which a method is applied."""
+def _cell_config(
+    directory: Path, size: Budget, setting: str, method: str, seed: int
+) -> dict[str, Any]:
+    """The config of a cell; makes its texts, its teacher and its student."""
     digits, of_teacher, numbers = SETTINGS[setting]
     # A sum's texts and tokens are those of its numbers.
     directory = directory / ("narrow-sums" if numbers is _NARROW else "wide-sums")
@@ -94,7 +97,8 @@ def _base(directory: Path, size: Budget, setting: str, seed: int) -> dict[str, A
         batch_size=2,
     )
     teaching = {"model": str(teacher), "dtype": "float32", "length": 384}
-    return merged(config, {"seed": seed, "teachers": {"sums": teaching}})
+    config = merged(config, {"seed": seed, "teachers": {"sums": teaching}})
+    return METHODS[method].applied_to(config, "sums")
 
 
 def _teacher(directory: Path, size: Budget, digits: str, numbers: Numbers) -> Path:

@@ -1,6 +1,7 @@
 """Finished cells as Markdown tables and as a figure: means and spreads over seeds."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
@@ -30,6 +31,28 @@ _MEASURES: tuple[tuple[str, Callable[[Result], float | None], str], ...] = (
 
 
 def markdown(results: Sequence[Result]) -> str:
+    """For each held-out source its tables; a setting that reads one source has no heading."""
+    told = []
+    for source, of_source in by_source(results).items():
+        heading = [f"### {source}\n"] if source else []
+        told += [*heading, _tables(of_source)]
+    return "\n".join(told)
+
+
+def by_source(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The results by held-out source, each as if no other had been read; '' where there is one."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        models = result["models"]
+        for source in models[_AFTER].get("sources", [""]):
+            parts = {
+                n: model["sources"][source] if source else model for n, model in models.items()
+            }
+            found.setdefault(source, []).append(result | {"models": parts})
+    return found
+
+
+def _tables(results: Sequence[Result]) -> str:
     """A table for each measure, methods in rows and settings in columns; then the paired gains."""
     found = dict.fromkeys(result["setting"] for result in results)
     settings = sorted(found, key=lambda setting: setting.startswith("narrow-"))
@@ -38,8 +61,11 @@ def markdown(results: Sequence[Result]) -> str:
     for title, read, form in _MEASURES:
         if any(read(model) is not None for r in results for model in r["models"].values()):
             tables.append(_table(title, settings, of_settings, partial(_cell, read, form)))
-    title = f"fewer bits per byte than {METHODS[BASELINE].title}, by seed"
-    return "\n".join([*tables, _table(title, settings, of_settings, _gain)])
+    for title, field in (("bits per byte", "all"), ("bits a digit byte", "digits")):
+        if any(result["models"][_AFTER][field] is not None for result in results):
+            title = f"fewer {title} than {METHODS[BASELINE].title}, by seed"
+            tables.append(_table(title, settings, of_settings, partial(_gain, field)))
+    return "\n".join(tables)
 
 
 def _seeds(results: Sequence[Result]) -> str:
@@ -75,15 +101,20 @@ def _cell(
     return mean_and_spread([read(model) for model in models], form) if models else ""
 
 
-def _gain(row: str, results: Sequence[Result]) -> str:
+def _gain(field: str, row: str, results: Sequence[Result]) -> str:
     """What a method saves beside the baseline of the same seed."""
-    baseline = {r["seed"]: r["models"][_AFTER]["all"] for r in _of(BASELINE, results)}
-    gains = [
-        baseline[result["seed"]] - result["models"][_AFTER]["all"]
-        for result in _of(row, results)
+    gains = gains_by_seed(field, row, results)
+    return mean_and_spread(gains, "+.3f") if gains and row != BASELINE else ""
+
+
+def gains_by_seed(field: str, method: str, results: Sequence[Result]) -> list[float]:
+    """By how much a field is lower than the baseline's, for each seed that both have."""
+    baseline = {r["seed"]: r["models"][_AFTER][field] for r in _of(BASELINE, results)}
+    return [
+        baseline[result["seed"]] - result["models"][_AFTER][field]
+        for result in _of(method, results)
         if result["seed"] in baseline
     ]
-    return mean_and_spread(gains, "+.3f") if gains and row != BASELINE else ""
 
 
 def _of(method: str, results: Iterable[Result]) -> list[Result]:
@@ -101,32 +132,73 @@ def mean_and_spread(values: Iterable[float | None], form: str) -> str:
     return f"{told} ± {format(stdev(known), form.removeprefix('+'))}"
 
 
-def draw(results: Sequence[Result], path: Path) -> None:
+def draw_answers(results: Sequence[Result], path: Path) -> None:
     """Draw right answers as bars, a column a setting; those of narrow sums are left out.
 
     Args:
         results: Of cells that have answered questions.
         path: Gets the picture.
     """
-    found = dict.fromkeys(result["setting"] for result in results)
-    settings = [setting for setting in found if not setting.startswith("narrow-")]
+
+    def answers(method: str, of_setting: Sequence[Result]) -> list[float]:
+        return [100 * r["models"][_AFTER]["exact_match"] for r in _of(method, of_setting)]
+
+    def teacher(of_setting: Sequence[Result]) -> float:
+        models = of_setting[0]["models"].items()
+        return 100 * next(m["exact_match"] for name, m in models if name.startswith("teacher"))
+
+    wide = [result for result in results if not result["setting"].startswith("narrow-")]
+    axes = _Axes("right answers, %", "a dot a seed; dashed: the teacher", (0, 102), [*METHODS])
+    _draw_bars(wide, answers, teacher, axes, path)
+
+
+def draw_gains(results: Sequence[Result], source: str, path: Path) -> None:
+    """Draw what the main methods save in digits of one held-out source, a column a setting.
+
+    Args:
+        results: Of cells that have read the source.
+        source: Its title.
+        path: Gets the picture.
+    """
+    of_source = by_source(results)[source]
+    told = f"bits a digit byte saved beside {METHODS[BASELINE].title}"
+    axes = _Axes(told, f"{source}; a dot a seed", None, [*KINDS[1:]])
+    _draw_bars(of_source, partial(gains_by_seed, "digits"), lambda _: 0.0, axes, path)
+
+
+@dataclass(frozen=True)
+class _Axes:
+    x_label: str
+    title: str
+    x_limits: tuple[float, float] | None
+    methods: Sequence[str]
+
+
+def _draw_bars(
+    results: Sequence[Result],
+    values_of: Callable[[str, Sequence[Result]], list[float]],
+    line_of: Callable[[Sequence[Result]], float],
+    axes: _Axes,
+    path: Path,
+) -> None:
+    """A bar for a method's mean and a dot for each seed, beside a dashed line."""
+    settings = [*dict.fromkeys(result["setting"] for result in results)]
     pyplot = _pyplot()
-    size = (3.4 * len(settings), 4.4)
-    figure, axes = pyplot.subplots(1, len(settings), figsize=size, sharey=True, squeeze=False)
-    for axis, setting in zip(axes[0], settings, strict=True):
+    size = (3.4 * len(settings), 1 + 0.22 * len(axes.methods))
+    figure, grid = pyplot.subplots(1, len(settings), figsize=size, sharey=True, squeeze=False)
+    for axis, setting in zip(grid[0], settings, strict=True):
         of_setting = [result for result in results if result["setting"] == setting]
-        teacher = next(m for n, m in of_setting[0]["models"].items() if n.startswith("teacher"))
-        axis.axvline(100 * teacher["exact_match"], color="#999999", linestyle="--", linewidth=1)
-        for method, about in reversed(METHODS.items()):
-            answers = [100 * r["models"][_AFTER]["exact_match"] for r in _of(method, of_setting)]
+        axis.axvline(line_of(of_setting), color="#999999", linestyle="--", linewidth=1)
+        for method in reversed(axes.methods):
+            title, values = METHODS[method].title, values_of(method, of_setting)
             colour = "#999999" if method == BASELINE else "#4477aa"
-            axis.barh(about.title, mean(answers) if answers else 0, color=colour)
-            axis.plot(answers, [about.title] * len(answers), ".", color="black", markersize=4)
-        axis.set_xlim(0, 102)
+            axis.barh(title, mean(values) if values else 0, color=colour)
+            axis.plot(values, [title] * len(values), ".", color="black", markersize=4)
+        axis.set_xlim(axes.x_limits)
         axis.set_title(setting, fontsize=9)
-        axis.set_xlabel("right answers, %", fontsize=8)
+        axis.set_xlabel(axes.x_label, fontsize=8)
         axis.tick_params(labelsize=7)
-    figure.suptitle("a dot a seed; dashed: the teacher", fontsize=8)
+    figure.suptitle(axes.title, fontsize=8)
     figure.tight_layout()
     with replaced_file(path) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from reproduction import cells, pretrained, scratch
 from reproduction.cells import Cell, read_results, run_cells
 from reproduction.methods import BASELINE, METHODS
-from reproduction.table import draw, markdown, mean_and_spread
+from reproduction.table import draw_answers, draw_gains, markdown, mean_and_spread
 
 from xtoken_jax.config import check_config, load_config, merged, to_dict
 from xtoken_jax.evaluate import questions_of
@@ -64,7 +64,7 @@ class TestCells:
 
     def _cell(self, method: str, seed: int = 0) -> Cell:
         config = to_dict(load_config(QUICKSTART))
-        return Cell("packed", method, seed, config)
+        return Cell("packed", method, seed, lambda: config)
 
     def test_only_what_is_not_finished_is_run(self, tmp_path: Path, runs: list[str]) -> None:
         results = tmp_path / "scratch-small.jsonl"
@@ -74,6 +74,25 @@ class TestCells:
         found = [(r["method"], r["seed"], r["models"]) for r in read_results(results)]
         of_model = {"student after": {"all": 1.5}}
         assert found == [("ce", 0, of_model), ("gold", 0, of_model), ("ce", 1, of_model)]
+
+    def test_the_config_of_a_finished_cell_is_not_made(
+        self, tmp_path: Path, runs: list[str]
+    ) -> None:
+        results = tmp_path / "results.jsonl"
+        run_cells([self._cell("ce")], tmp_path, results)
+
+        def tunes_a_teacher() -> dict[str, Any]:
+            raise AssertionError("the cell is finished")
+
+        run_cells([Cell("packed", "ce", 0, tunes_a_teacher)], tmp_path, results)
+        assert len(runs) == 1
+
+    @pytest.mark.parametrize("part", [scratch, pretrained])
+    def test_naming_the_cells_makes_nothing(self, tmp_path: Path, part: Any) -> None:
+        found = [*part.cells(tmp_path / "part", "small", range(2))]
+        assert len({cell.key for cell in found}) == len(found)
+        assert {cell.method for cell in found} == {*METHODS}
+        assert [*tmp_path.iterdir()] == []
 
     def test_a_finished_cell_keeps_what_a_report_reads_and_no_model(
         self, tmp_path: Path, runs: list[str]
@@ -125,18 +144,56 @@ class TestScratch:
         assert texts != scratch.noisy_texts(numbers, reads=1, seed=4)
 
 
-def test_heldout_word_problems_are_of_other_templates() -> None:
-    def openings(heldout: bool) -> set[str]:
-        texts = pretrained.word_problems(200, seed=5, heldout=heldout)
-        assert len(texts) == 200
-        assert len(questions_of(texts)) == 200
-        # Numbers and names differ within a template, its last sentence's words hardly do.
-        asked = [text.partition("? Give the result")[0].rpartition(". ")[2] for text in texts]
-        return {" ".join(w for w in q.split() if w.islower()) for q in asked}
+class TestWordProblems:
+    """What is read by whom."""
 
-    train, heldout = openings(False), openings(True)
-    assert len(train) > 40
-    assert not train & heldout
+    @staticmethod
+    def _asked(texts: list[str]) -> set[str]:
+        """The words of the questions: within a template numbers and names differ, these hardly."""
+        lasts = [text.partition("? Give the result")[0].rpartition(". ")[2] for text in texts]
+        return {" ".join(word for word in last.split() if word.islower()) for last in lasts}
+
+    @staticmethod
+    def _texts(source: dict[str, Any]) -> list[str]:
+        return [json.loads(line)["text"] for line in Path(source["path"]).read_text().splitlines()]
+
+    def test_heldout_templates_are_not_those_of_the_teacher(self) -> None:
+        for_teacher, heldout = (
+            pretrained.word_problems(200, seed=5, templates=templates)
+            for templates in (pretrained.TRAINING_TEMPLATES, pretrained.HELDOUT_TEMPLATES)
+        )
+        for texts in (for_teacher, heldout):
+            assert len(questions_of(texts)) == len(texts) == 200
+        assert len(self._asked(for_teacher)) > 40
+        assert not self._asked(for_teacher) & self._asked(heldout)
+
+    def test_a_student_reads_each_of_its_templates_once_with_the_seeds_numbers(
+        self, tmp_path: Path
+    ) -> None:
+        texts = [self._texts(pretrained.student_source(tmp_path, seed)) for seed in (0, 1)]
+        for of_seed in texts:
+            assert len(of_seed) == len(self._asked(of_seed)) == 12
+        assert not {*texts[0]} & {*texts[1]}
+
+    def test_new_numbers_are_of_the_students_templates_and_no_problem_of_a_student(
+        self, tmp_path: Path
+    ) -> None:
+        numbers, templates = map(self._texts, pretrained.heldout_sources(tmp_path))
+        read = [
+            text
+            for seed in range(3)
+            for text in self._texts(pretrained.student_source(tmp_path, seed))
+        ]
+        assert not {*numbers} & {*read}
+        asked = self._asked(read)
+        assert sum(bool(self._asked([text]) & asked) for text in numbers) > 0.5 * len(numbers)
+        assert not self._asked(templates) & asked
+
+    def test_a_source_that_is_there_stays(self, tmp_path: Path) -> None:
+        source = pretrained.student_source(tmp_path, 0)
+        Path(source["path"]).write_text('{"text": "kept"}\n')
+        assert pretrained.student_source(tmp_path, 0) == source
+        assert self._texts(source) == ["kept"]
 
 
 def _row(table: str, title: str) -> list[str]:
@@ -196,6 +253,35 @@ class TestTable:
         assert mean_and_spread([0.25], ".1%") == "25.0%"
         assert mean_and_spread([None], ".3f") == "-"
 
-    def test_the_figure_is_written(self, tmp_path: Path) -> None:
-        draw([_result(BASELINE, 0, 1.0)], tmp_path / "results.png")
-        assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    def test_sources_have_tables_of_their_own(self) -> None:
+        told = markdown(self._of_two_sources())
+        numbers, templates = told.split("### ")[1:]
+        assert numbers.startswith("numbers.jsonl\n\nSeeds: 1, in")
+        assert templates.startswith("templates.jsonl\n\nSeeds: 1, in")
+        for part, bits, gain in ((numbers, "0.900", "+0.100"), (templates, "1.900", "+0.100")):
+            assert _row(part.partition("fewer")[0], "C-KL") == [bits]
+            assert _row(part.rpartition("fewer")[2], "C-KL") == [gain]
+
+    def test_a_setting_of_one_source_stands_apart(self) -> None:
+        told = markdown([*self._of_two_sources(), _result("c_kl", 0, 5.0) | {"setting": "prose"}])
+        assert told.count("### ") == 2
+        assert "| bits per byte | prose |" in told
+        assert told.count("| bits per byte | packed |") == 2
+
+    def test_figures_are_written(self, tmp_path: Path) -> None:
+        draw_answers([_result(BASELINE, 0, 1.0)], tmp_path / "answers.png")
+        draw_gains(self._of_two_sources(), "numbers.jsonl", tmp_path / "gains.png")
+        for name in ("answers.png", "gains.png"):
+            assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+    @staticmethod
+    def _of_two_sources() -> list[dict[str, Any]]:
+        """Of two methods 0.1 apart; the second source has one bit more throughout."""
+        results = [_result(BASELINE, 0, 1.0), _result("c_kl", 0, 0.9)]
+        for result in results:
+            for name, model in result["models"].items():
+                numbers = model | {"digits": model["all"]}
+                templates = {key: numbers[key] + 1 for key in ("all", "digits")}
+                sources = {"numbers.jsonl": numbers, "templates.jsonl": numbers | templates}
+                result["models"][name] = model | {"sources": sources}
+        return results

@@ -19,7 +19,8 @@ from xtoken_jax.config import check_config, load_config, merged, to_dict
 from xtoken_jax.evaluate import questions_of
 from xtoken_jax.text import ByteTokenizer
 
-QUICKSTART = Path(__file__).resolve().parent.parent / "configs" / "quickstart.yaml"
+ROOT = Path(__file__).resolve().parent.parent
+QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 
 
 def _applied(name: str) -> dict[str, Any]:
@@ -285,3 +286,23 @@ class TestTable:
                 sources = {"numbers.jsonl": numbers, "templates.jsonl": numbers | templates}
                 result["models"][name] = model | {"sources": sources}
         return results
+
+
+def _tables(text: str) -> list[str]:
+    return [block for block in text.split("\n\n") if block.startswith("| ")]
+
+
+def _title(table: str) -> str:
+    return table.split("|")[1].strip()
+
+
+def test_the_tables_of_the_results_page_are_those_of_the_committed_cells() -> None:
+    results = sorted((ROOT / "docs" / "results").glob("*.jsonl"))
+    printed = [table for path in results for table in _tables(markdown(read_results(path)))]
+    printed = [table.strip() for table in printed]
+    page = (ROOT / "docs" / "results.md").read_text()
+    shown = [table for table in _tables(page) if _title(table) in map(_title, printed)]
+    assert {path.name for path in results} == {"pretrained-small.jsonl", "scratch-small.jsonl"}
+    assert len(shown) >= 5
+    for table in shown:
+        assert table in printed, f"not what `reproduce.py table` prints: {table}"

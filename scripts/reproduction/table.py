@@ -109,11 +109,14 @@ def _gain(field: str, row: str, results: Sequence[Result]) -> str:
 
 def gains_by_seed(field: str, method: str, results: Sequence[Result]) -> list[float]:
     """By how much a field is lower than the baseline's, for each seed that both have."""
-    baseline = {r["seed"]: r["models"][_AFTER][field] for r in _of(BASELINE, results)}
+    baseline, found = (
+        {r["seed"]: r["models"][_AFTER][field] for r in _of(name, results)}
+        for name in (BASELINE, method)
+    )
     return [
-        baseline[result["seed"]] - result["models"][_AFTER][field]
-        for result in _of(method, results)
-        if result["seed"] in baseline
+        baseline[seed] - value
+        for seed, value in found.items()
+        if value is not None and baseline.get(seed) is not None
     ]
 
 

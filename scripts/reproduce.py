@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from reproduction import pretrained, scratch
 from reproduction.cells import read_results, run_cells
-from reproduction.table import draw_answers, draw_curves, draw_gains, markdown
+from reproduction.table import by_source, draw_answers, draw_curves, draw_gains, markdown
 
 from xtoken_jax.cli.compilation import use_compilation_cache
 
@@ -51,7 +51,7 @@ def _tell(args: argparse.Namespace) -> None:
             figure = args.figure.with_stem(f"{args.figure.stem}-{name}")
             if name.startswith("scratch"):
                 draw_answers(results, figure)
-            else:
+            elif pretrained.NEW_NUMBERS in by_source(results):  # not of `prose` alone
                 draw_gains(results, pretrained.NEW_NUMBERS, figure)
 
 

@@ -186,22 +186,29 @@ def _draw_bars(
 ) -> None:
     """A bar for a method's mean and a dot for each seed, beside a dashed line."""
     settings = [*dict.fromkeys(result["setting"] for result in results)]
+    methods = [method for method in axes.methods if _of(method, results)]
     pyplot = _pyplot()
-    size = (3.4 * len(settings), 1 + 0.22 * len(axes.methods))
-    figure, grid = pyplot.subplots(1, len(settings), figsize=size, sharey=True, squeeze=False)
+    figure, grid = pyplot.subplots(
+        1,
+        len(settings),
+        figsize=(3.4 * len(settings), 1.2 + 0.22 * len(methods)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
     for axis, setting in zip(grid[0], settings, strict=True):
         of_setting = [result for result in results if result["setting"] == setting]
         axis.axvline(line_of(of_setting), color="#999999", linestyle="--", linewidth=1)
-        for method in reversed(axes.methods):
+        for method in reversed(methods):
             title, values = METHODS[method].title, values_of(method, of_setting)
             colour = "#999999" if method == BASELINE else "#4477aa"
             axis.barh(title, mean(values) if values else 0, color=colour)
             axis.plot(values, [title] * len(values), ".", color="black", markersize=4)
         axis.set_xlim(axes.x_limits)
         axis.set_title(setting, fontsize=9)
-        axis.set_xlabel(axes.x_label, fontsize=8)
         axis.tick_params(labelsize=7)
     figure.suptitle(axes.title, fontsize=8)
+    figure.supxlabel(axes.x_label, fontsize=8)
     figure.tight_layout()
     with replaced_file(path) as temporary:
         figure.savefig(temporary, dpi=150)

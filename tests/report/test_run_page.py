@@ -125,6 +125,20 @@ class TestResults:
             "student's change (b)",
         ]
 
+    def test_sources_follow_each_other(self):
+        with_source = BEFORE | {"sources": {"sums": BEFORE}}
+        first = {"student before": with_source, "student after": with_source}
+        runs = a_run(results=first), a_run("b", results={"teacher x": with_source, **first})
+        rows = cells(page_of(*runs), "Held-out texts")
+        models = ["student before", "teacher x (b)", "student after", "student's change"]
+        of_sums = [
+            "student before, sums",
+            "teacher x, sums (b)",
+            "student after, sums",
+            "student's change, sums",
+        ]
+        assert [row[0] for row in rows[1:]] == [*models, *of_sums]
+
     def test_columns_of_some_runs_alone(self):
         solved = BEFORE | {"exact_match": 0.5, "num_questions": 4}
         rows = cells(page_of(a_run(), a_run("b", results={"other": solved})), "Held-out texts")

@@ -10,7 +10,7 @@ from xtoken_jax.report.audit_page import LOSS_NAMES, categories, headline_number
 from xtoken_jax.report.page import facts, page, table, text_html, visible
 from xtoken_jax.report.run_charts import curves, speed
 from xtoken_jax.report.runs import Run
-from xtoken_jax.report.tables import evaluation_columns, evaluation_rows
+from xtoken_jax.report.tables import evaluation_columns, evaluation_rows, source_of_row
 
 _MOST_QUESTIONS = 3
 _MISSING = "-"
@@ -98,11 +98,10 @@ def _results(runs: Sequence[Run]) -> str:
     if not found:
         return ""
     rows = [["model", *columns]]
-    sources = [*dict.fromkeys(model.partition(", ")[2] for model in found)]
+    sources = [*dict.fromkeys(map(source_of_row, found))]
 
     def place(model: str) -> tuple[int, bool]:
-        name, _, source = model.partition(", ")
-        return sources.index(source), name in _LAST
+        return sources.index(source_of_row(model)), model.partition(", ")[0] in _LAST
 
     for model, by_cells in sorted(found.items(), key=lambda item: place(item[0])):
         for cells, names in by_cells.items():

@@ -24,8 +24,12 @@ def evaluation_table(results: Mapping[str, _Result]) -> Table:
     table = Table("model", title="held-out bits per byte")
     for name in columns:
         table.add_column(name, justify="right")
-    for row in evaluation_rows(results, columns):
-        table.add_row(*row)
+    source = ""
+    for name, *cells in evaluation_rows(results, columns):
+        if (own := source_of_row(name)) != source:
+            table.add_section()
+            source = own
+        table.add_row(name, *cells)
     return table
 
 
@@ -57,6 +61,11 @@ def evaluation_rows(results: Mapping[str, _Result], columns: _Columns) -> list[l
     for source, parts in by_source.items():
         rows += [[f"{name}, {source}", *cells] for name, *cells in _rows(parts, columns)]
     return rows
+
+
+def source_of_row(name: str) -> str:
+    """The held-out source that a row of `evaluation_rows` is of; '' of all together."""
+    return name.partition(", ")[2]
 
 
 def _rows(results: Mapping[str, _Result], columns: _Columns) -> list[list[str]]:

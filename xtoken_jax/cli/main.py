@@ -44,6 +44,8 @@ _EXPERIMENTS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Says on import, else, that there is no PyTorch, which nothing here needs.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         sys.exit(_run(arguments))
     except UsageError as error:

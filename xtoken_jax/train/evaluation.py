@@ -129,7 +129,7 @@ class Evaluation:
             titles = [source.title for source in self._heldout]
             result["sources"] = dict(zip(titles, found.by_source(), strict=True))
         told = f"{name}: {result['all']:.3f} bits per byte"
-        answers = [answer for of_source in found.answers for answer in of_source]
+        answers = found.all_answers
         if answers:
             num_right = sum(answer.is_right for answer in answers)
             told += f", {num_right} of {len(answers)} questions right"
@@ -162,11 +162,15 @@ class _Found:
     agreements: Mapping[str, Sequence[Agreement]]
     answers: Sequence[Sequence[Answer]]
 
+    @property
+    def all_answers(self) -> list[Answer]:
+        """A source's after the other's."""
+        return [answer for of_source in self.answers for answer in of_source]
+
     def in_all(self) -> dict[str, Any]:
         """Of all sources together, as plain values."""
         agreements = {name: Agreement.total(parts) for name, parts in self.agreements.items()}
-        answers = [answer for of_source in self.answers for answer in of_source]
-        return _record(BitsPerByte.total(self.bits), agreements, answers)
+        return _record(BitsPerByte.total(self.bits), agreements, self.all_answers)
 
     def by_source(self) -> list[dict[str, Any]]:
         """Of each source."""
